@@ -1,0 +1,6 @@
+//! The bot of Sluice: observe, decide, act.
+
+pub mod config;
+pub mod forge;
+pub mod metrics;
+pub mod repository;

@@ -1,0 +1,3 @@
+//! Arguments and signals.
+
+fn main() {}

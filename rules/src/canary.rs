@@ -1,0 +1,3 @@
+//! Evidence, verdict, next rung.
+
+pub mod tick;

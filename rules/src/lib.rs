@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+
+pub mod canary;
+pub mod diagnostic;
+pub mod document;
+pub mod field;
+pub mod guard;
+pub mod policy;
+pub mod split;
