@@ -1,0 +1,429 @@
+//! The judge: ticks in, verdicts out, bit for bit the same on every replay.
+
+use super::likelihood::Pair;
+use super::policy::{Policy, PolicyError, Seconds};
+use super::projection::{Load, Projection};
+use super::sample_ratio::SampleRatio;
+use super::signal::{Signal, SignalVerdict};
+use super::tick::{Arms, Counts, Replicas, Tick};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What should happen next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Call {
+    /// One rung up.
+    Promote,
+    /// Stay.
+    Hold,
+    /// Back to stable, at once.
+    Rollback,
+    /// A person decides.
+    Ask,
+}
+
+/// The judge's answer after a tick.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// What should happen.
+    pub call: Call,
+    /// The share the canary should have next, in percent.
+    pub share: f64,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a verdict is what it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// The canary has no traffic yet.
+    NotStarted,
+    /// Every signal is safe and the dwell is over.
+    Safe,
+    /// At 100 %.
+    Finished,
+    /// A signal shows harm: its name, `ln E` and the bound it passed.
+    Harm(String, f64, f64),
+    /// Rolled back earlier, for this signal.
+    RolledBack(String),
+    /// A business metric is below its margin.
+    BelowMargin(String, f64, f64),
+    /// The canary gets more (or less) than its weight.
+    SampleRatio(&'static str),
+    /// No data in both arms for so many ticks.
+    Blind(u32),
+    /// Less time on the rung than the dwell; this much remains.
+    Dwell(Seconds),
+    /// A signal is undecided; about so many more bad requests would settle it if all is well.
+    Undecided(String, Option<f64>),
+    /// Safe so far, but harm is not yet unlikely enough to raise the exposure.
+    Uneasy(String, f64),
+    /// The next weight would load replicas beyond what was seen; so many canary replicas would do.
+    LoadUnseen(f64),
+    /// The next weight's projected rate of bad requests of this signal is above its ceiling.
+    LoadTooHigh(String, f64, f64),
+    /// The deadline passed without an end.
+    Deadline(Seconds, String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotStarted => f.write_str("the canary has no traffic yet"),
+            Self::Safe => f.write_str("every signal is safe at this rung"),
+            Self::Finished => f.write_str("at 100 %: finished"),
+            Self::Harm(signal, log, bound) => {
+                write!(f, "harm in {signal}: log evidence {log:.2} passed {bound:.2}")
+            }
+            Self::RolledBack(signal) => write!(f, "rolled back for harm in {signal}: finished"),
+            Self::BelowMargin(signal, log, bound) => {
+                write!(f, "{signal} is below its margin: log evidence {log:.2} passed {bound:.2}")
+            }
+            Self::SampleRatio(direction) => {
+                write!(f, "the canary gets clearly {direction} requests than its weight says")
+            }
+            Self::Blind(ticks) => write!(f, "blind: no data of both arms for {ticks} ticks"),
+            Self::Dwell(left) => write!(f, "dwell: {left} left on this rung"),
+            Self::Undecided(signal, Some(events)) => {
+                write!(f, "{signal} undecided: about {events:.0} more bad requests in both arms needed if all is well")
+            }
+            Self::Undecided(signal, None) => write!(f, "{signal} undecided: more data needed"),
+            Self::Uneasy(signal, log) => {
+                write!(f, "{signal} is safe so far, but evidence of harm stands at {log:.2}")
+            }
+            Self::LoadUnseen(replicas) => write!(
+                f,
+                "the next weight loads each replica more than half again beyond what was seen: {replicas:.0} canary replicas needed"
+            ),
+            Self::LoadTooHigh(signal, rate, ceiling) => write!(
+                f,
+                "at the next weight's load {signal} may reach {:.2} % of requests, above {:.2} %",
+                rate * 100.0,
+                ceiling * 100.0
+            ),
+            Self::Deadline(after, signal) => write!(f, "no end after {after}: {signal} still undecided"),
+        }
+    }
+}
+
+/// Why a tick cannot be judged; the judge's state is unchanged.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TickError {
+    /// Time must rise.
+    #[error("the clock went backwards: tick at {t} after {last}")]
+    Backwards {
+        /// This tick.
+        t: i64,
+        /// The one before.
+        last: i64,
+    },
+    /// A share outside 0 to 100.
+    #[error("share {0} is not between 0 and 100 percent")]
+    Share(f64),
+    /// Counts that cannot be.
+    #[error("{signal} {arm}: [{n}, {x}] {problem}")]
+    Counts {
+        /// The signal.
+        signal: String,
+        /// `canary` or `stable`.
+        arm: &'static str,
+        /// Requests given.
+        n: f64,
+        /// Bad ones given.
+        x: f64,
+        /// What cannot be.
+        problem: &'static str,
+    },
+}
+
+/// One signal's standing, to show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing<'a> {
+    /// The signal.
+    pub name: &'a str,
+    /// `ln E` for harm.
+    pub harm: f64,
+    /// The bound `ln 1/α` that harm must pass.
+    pub harm_bound: f64,
+    /// `ln E` for safety on this rung.
+    pub safe: f64,
+    /// What both say.
+    pub verdict: SignalVerdict,
+    /// Canary and stable counts on this rung.
+    pub rung: [Counts; 2],
+    /// Measured burstiness of the stable arm.
+    pub burstiness: f64,
+    /// Whether it is a business metric.
+    pub score: bool,
+}
+
+/// Judges one canary.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    policy: Policy,
+    signals: Vec<Signal>,
+    ratio: SampleRatio,
+    loads: Vec<Load>,
+    replicas: Option<Replicas>,
+    begun: Option<i64>,
+    last: Option<i64>,
+    /// The rung in force and since when.
+    rung: Option<(f64, i64)>,
+    gaps: u32,
+    late_signals: u32,
+    finished: Option<Verdict>,
+}
+
+/// `ln E` of harm above which the exposure is not raised.
+const UNEASY: f64 = std::f64::consts::LN_2;
+/// The part of α kept for signals that turn up after the first tick.
+const LATE_PART: f64 = 0.05;
+
+impl Judge {
+    /// A judge that has seen nothing.
+    pub fn new(policy: Policy) -> Result<Self, Vec<PolicyError>> {
+        let problems = policy.problems();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            policy,
+            signals: Vec::new(),
+            ratio: SampleRatio::new(),
+            loads: Vec::new(),
+            replicas: None,
+            begun: None,
+            last: None,
+            rung: None,
+            gaps: 0,
+            late_signals: 0,
+            finished: None,
+        })
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Takes one tick and answers. Ticks of one run come in order of time.
+    pub fn observe(&mut self, tick: &Tick) -> Result<Verdict, TickError> {
+        self.check(tick)?;
+        if let Some(verdict) = &self.finished {
+            return Ok(verdict.clone());
+        }
+        let previous = self.last.replace(tick.t);
+        let begun = *self.begun.get_or_insert(tick.t);
+        self.meet_signals(tick);
+        match self.rung {
+            Some((share, _)) if (share - tick.share).abs() < 1e-9 => {}
+            _ => self.new_rung(tick.share, previous.unwrap_or(tick.t)),
+        }
+        let since = self.rung.map_or(tick.t, |(_, since)| since);
+        let warm = tick.t - since > self.policy.warmup.0;
+        self.learn(tick, warm);
+        let verdict = self.decide(tick, begun, since);
+        if verdict.call == Call::Rollback {
+            let Reason::Harm(signal, ..) = &verdict.reason else { return Ok(verdict) };
+            self.finished = Some(Verdict { reason: Reason::RolledBack(signal.clone()), ..verdict.clone() });
+        } else if verdict.reason == Reason::Finished {
+            self.finished = Some(verdict.clone());
+        }
+        Ok(verdict)
+    }
+
+    /// How each signal stands, in the order they were first seen.
+    pub fn standings(&self) -> impl Iterator<Item = Standing<'_>> {
+        self.signals.iter().map(|signal| Standing {
+            name: &signal.name,
+            harm: signal.harm(),
+            harm_bound: signal.harm_bound,
+            safe: signal.safe(),
+            verdict: signal.verdict(&self.policy),
+            rung: signal.seen_on_rung(),
+            burstiness: signal.burstiness(),
+            score: signal.is_score(),
+        })
+    }
+
+    fn check(&self, tick: &Tick) -> Result<(), TickError> {
+        if let Some(last) = self.last
+            && tick.t <= last
+        {
+            return Err(TickError::Backwards { t: tick.t, last });
+        }
+        if !(0.0..=100.0).contains(&tick.share) {
+            return Err(TickError::Share(tick.share));
+        }
+        for (signal, arms) in &tick.signals {
+            for (arm, counts) in [("canary", arms.canary), ("stable", arms.stable)] {
+                let Some(Counts { n, x }) = counts else { continue };
+                let problem = if !n.is_finite() || !x.is_finite() {
+                    "is not a number"
+                } else if n < 0.0 || x < 0.0 {
+                    "is negative"
+                } else if x > n {
+                    "has more bad requests than requests"
+                } else {
+                    continue;
+                };
+                return Err(TickError::Counts { signal: signal.clone(), arm, n, x, problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// α is split evenly over the declared signals, or else over those of the first tick that has any. A signal that
+    /// turns up later gets its part of a small reserve, so the promise over all of them stands.
+    fn meet_signals(&mut self, tick: &Tick) {
+        if self.signals.is_empty() {
+            let declared: Vec<&String> = self.policy.signals.keys().collect();
+            let names = if declared.is_empty() { tick.signals.keys().collect() } else { declared };
+            let each = self.policy.alpha * (1.0 - LATE_PART) / (names.len().max(1) as f64);
+            self.signals =
+                names.iter().map(|name| Signal::new(name, &self.policy, (1.0 / each).ln(), tick.t)).collect();
+            self.loads = vec![Load::default(); self.signals.len()];
+        }
+        for name in tick.signals.keys() {
+            if !self.signals.iter().any(|signal| signal.name == *name) {
+                self.late_signals += 1;
+                let alpha = self.policy.alpha * LATE_PART * 0.5_f64.powi(self.late_signals.min(30) as i32);
+                self.signals.push(Signal::new(name, &self.policy, (1.0 / alpha).ln(), tick.t));
+                self.loads.push(Load::default());
+            }
+        }
+    }
+
+    fn new_rung(&mut self, share: f64, since: i64) {
+        if self.rung.is_some() {
+            for signal in &mut self.signals {
+                signal.new_rung(since);
+            }
+        }
+        self.ratio = SampleRatio::new();
+        self.rung = Some((share, since));
+    }
+
+    fn learn(&mut self, tick: &Tick, warm: bool) {
+        self.replicas = tick.replicas.or(self.replicas);
+        let mut widest: Option<Pair> = None;
+        for (signal, load) in self.signals.iter_mut().zip(&mut self.loads) {
+            let Some(Arms { canary, stable }) = tick.signals.get(&signal.name).copied() else { continue };
+            let served = |arm: Option<Counts>| arm.filter(|counts| counts.n > 0.0);
+            match (served(canary), served(stable)) {
+                (Some(canary), Some(stable)) => {
+                    let pair = Pair { canary, stable };
+                    if widest.is_none_or(|w| w.canary.n + w.stable.n < canary.n + stable.n) && !signal.is_score() {
+                        widest = Some(pair);
+                    }
+                    if warm || signal.name != "slow" {
+                        signal.observe(pair, &self.policy, tick.share, tick.t);
+                    }
+                    if let Some(replicas) = tick.replicas {
+                        load.learn([canary, stable], replicas);
+                    }
+                }
+                (None, Some(stable)) => signal.observe_stable(stable),
+                _ => {}
+            }
+        }
+        match widest {
+            Some(pair) => {
+                self.gaps = 0;
+                self.ratio.observe(&pair, tick.share);
+            }
+            None => self.gaps += 1,
+        }
+    }
+
+    fn decide(&self, tick: &Tick, begun: i64, since: i64) -> Verdict {
+        let stay = |call, reason| Verdict { call, share: tick.share, reason };
+        if tick.share >= 100.0 - 1e-9 {
+            return stay(Call::Promote, Reason::Finished);
+        }
+        let policy = &self.policy;
+        if tick.share <= 0.0 {
+            return Verdict { call: Call::Promote, share: policy.next_rung(0.0), reason: Reason::NotStarted };
+        }
+        let harmed = |score| {
+            self.signals
+                .iter()
+                .find(|signal| signal.is_score() == score && signal.verdict(policy) == SignalVerdict::Harm)
+        };
+        if let Some(signal) = harmed(false) {
+            let reason = Reason::Harm(signal.name.clone(), signal.harm(), signal.harm_bound);
+            return Verdict { call: Call::Rollback, share: 0.0, reason };
+        }
+        if let Some(signal) = harmed(true) {
+            return stay(Call::Ask, Reason::BelowMargin(signal.name.clone(), signal.harm(), signal.harm_bound));
+        }
+        if let Some(direction) = self.ratio.tripped() {
+            return stay(Call::Ask, Reason::SampleRatio(direction));
+        }
+        let blocked = self.blocked(tick, since);
+        match blocked {
+            None => Verdict { call: Call::Promote, share: policy.next_rung(tick.share), reason: Reason::Safe },
+            Some(reason) if tick.t - begun >= policy.deadline.0 && !matches!(reason, Reason::Dwell(_)) => {
+                let signal = match reason {
+                    Reason::Undecided(signal, _) | Reason::Uneasy(signal, _) => signal,
+                    _ => "the canary".to_owned(),
+                };
+                stay(Call::Ask, Reason::Deadline(policy.deadline, signal))
+            }
+            Some(reason) => stay(Call::Hold, reason),
+        }
+    }
+
+    /// What keeps the canary on its rung; `None` when nothing does.
+    fn blocked(&self, tick: &Tick, since: i64) -> Option<Reason> {
+        let policy = &self.policy;
+        if self.gaps >= policy.blind_after {
+            return Some(Reason::Blind(self.gaps));
+        }
+        let left = policy.dwell_at(tick.share).0 - (tick.t - since);
+        if left > 0 {
+            return Some(Reason::Dwell(Seconds(left)));
+        }
+        if self.signals.is_empty() || self.gaps > 0 {
+            return Some(Reason::Blind(self.gaps));
+        }
+        for signal in &self.signals {
+            if signal.verdict(policy) != SignalVerdict::Safe {
+                let needed = signal.events_needed(policy, tick.share);
+                return Some(Reason::Undecided(signal.name.clone(), needed));
+            }
+            if !signal.is_score() && signal.harm() > UNEASY {
+                return Some(Reason::Uneasy(signal.name.clone(), signal.harm()));
+            }
+        }
+        self.overloaded(policy.next_rung(tick.share))
+    }
+
+    fn overloaded(&self, next: f64) -> Option<Reason> {
+        let replicas = self.replicas?.canary;
+        for (signal, load) in self.signals.iter().zip(&self.loads) {
+            if signal.is_score() {
+                continue;
+            }
+            let objective = self.policy.signals.get(&signal.name).and_then(|declared| declared.ceiling);
+            match load.project(next, replicas) {
+                Projection::Beyond(needed) => return Some(Reason::LoadUnseen(needed)),
+                Projection::Bounded(rate) => {
+                    // Only load that makes it worse counts here: a rate that is high anyway is the ratio's business.
+                    let Some(objective) = objective else { continue };
+                    if rate > self.policy.ceiling_at(next, Some(objective)) && rate > 2.0 * self.rate(signal) {
+                        let ceiling = self.policy.ceiling_at(next, Some(objective));
+                        return Some(Reason::LoadTooHigh(signal.name.clone(), rate, ceiling));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn rate(&self, signal: &Signal) -> f64 {
+        let [canary, stable] = signal.seen_on_rung();
+        (canary.x + stable.x) / (canary.n + stable.n).max(1.0)
+    }
+}
