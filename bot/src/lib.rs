@@ -1,5 +1,6 @@
 //! The bot of Sluice: observe, decide, act.
 
+pub mod command;
 pub mod config;
 pub mod forge;
 pub mod metrics;

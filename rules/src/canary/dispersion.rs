@@ -96,6 +96,14 @@ impl Dispersion {
         1.0 + tick.max(block)
     }
 
+    /// What one tick may add to the evidence of harm, given `calm` nats where there are no bursts: bursts have heavier
+    /// tails than `φ` knows of, and no single one shall weigh much.
+    pub(super) fn cap(&self, calm: f64) -> f64 {
+        const PER_VARIANCE: f64 = 8.0;
+        let lasting = BLOCK as f64 * self.block.variance(0.0);
+        calm / (1.0 + PER_VARIANCE * self.variance().max(lasting))
+    }
+
     /// `φ ≥ 1` for one arm alone that expects `m` bad requests.
     pub(super) fn one_sample_factor(&self, m: f64) -> f64 {
         1.0 + m * self.variance()

@@ -56,7 +56,7 @@ pub(super) struct Restarted<const N: usize> {
 }
 
 /// The share of the mixture that the process since the beginning holds.
-const FIRST: f64 = 0.6;
+const FIRST: f64 = 0.75;
 /// Restarts kept alive; an older one is dropped, which lowers the average and so keeps it valid.
 const KEPT: usize = 4;
 

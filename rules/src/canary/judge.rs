@@ -41,6 +41,8 @@ pub enum Reason {
     NotStarted,
     /// Every signal is safe and the dwell is over.
     Safe,
+    /// Between two rungs, on the way to one that was cleared.
+    OnTheWay,
     /// At 100 %.
     Finished,
     /// A signal shows harm: its name, `ln E` and the bound it passed.
@@ -72,6 +74,7 @@ impl fmt::Display for Reason {
         match self {
             Self::NotStarted => f.write_str("the canary has no traffic yet"),
             Self::Safe => f.write_str("every signal is safe at this rung"),
+            Self::OnTheWay => f.write_str("on the way to a rung that was cleared"),
             Self::Finished => f.write_str("at 100 %: finished"),
             Self::Harm(signal, log, bound) => {
                 write!(f, "harm in {signal}: log evidence {log:.2} passed {bound:.2}")
@@ -170,13 +173,17 @@ pub struct Judge {
     last: Option<i64>,
     /// The rung in force and since when.
     rung: Option<(f64, i64)>,
+    /// The rung that evidence cleared and that the share has not reached yet.
+    cleared: Option<f64>,
     gaps: u32,
     late_signals: u32,
     finished: Option<Verdict>,
 }
 
 /// `ln E` of harm above which the exposure is not raised.
-const UNEASY: f64 = std::f64::consts::LN_2;
+const UNEASY: f64 = 1.5;
+/// Time the mesh may take to follow a weight in Git, in seconds.
+const SYNC: i64 = 300;
 /// The part of α kept for signals that turn up after the first tick.
 const LATE_PART: f64 = 0.05;
 
@@ -196,6 +203,7 @@ impl Judge {
             begun: None,
             last: None,
             rung: None,
+            cleared: None,
             gaps: 0,
             late_signals: 0,
             finished: None,
@@ -224,6 +232,9 @@ impl Judge {
         let warm = tick.t - since > self.policy.warmup.0;
         self.learn(tick, warm);
         let verdict = self.decide(tick, begun, since);
+        if verdict.reason == Reason::Safe {
+            self.cleared = Some(verdict.share);
+        }
         if verdict.call == Call::Rollback {
             let Reason::Harm(signal, ..) = &verdict.reason else { return Ok(verdict) };
             self.finished = Some(Verdict { reason: Reason::RolledBack(signal.clone()), ..verdict.clone() });
@@ -301,6 +312,9 @@ impl Judge {
                 signal.new_rung(since);
             }
         }
+        let before = self.rung.map_or(share, |(before, _)| before);
+        // A large rung is climbed in several writes; what lies between is no rung of its own.
+        self.cleared = self.cleared.filter(|target| before < share && share < *target - 1e-9);
         self.ratio = SampleRatio::new();
         self.rung = Some((share, since));
     }
@@ -331,7 +345,10 @@ impl Judge {
         match widest {
             Some(pair) => {
                 self.gaps = 0;
-                self.ratio.observe(&pair, tick.share);
+                // The mesh follows Git with some delay.
+                if self.rung.is_some_and(|(_, since)| tick.t - since > SYNC) {
+                    self.ratio.observe(&pair, tick.share);
+                }
             }
             None => self.gaps += 1,
         }
@@ -360,6 +377,13 @@ impl Judge {
         }
         if let Some(direction) = self.ratio.tripped() {
             return stay(Call::Ask, Reason::SampleRatio(direction));
+        }
+        if let Some(target) = self.cleared.filter(|target| tick.share < *target)
+            && !self.policy.rungs().iter().any(|rung| (rung - tick.share).abs() < 1e-9)
+            && self.gaps == 0
+            && self.uneasy().is_none()
+        {
+            return Verdict { call: Call::Promote, share: target, reason: Reason::OnTheWay };
         }
         let blocked = self.blocked(tick, since);
         match blocked {
@@ -393,11 +417,15 @@ impl Judge {
                 let needed = signal.events_needed(policy, tick.share);
                 return Some(Reason::Undecided(signal.name.clone(), needed));
             }
-            if !signal.is_score() && signal.harm() > UNEASY {
-                return Some(Reason::Uneasy(signal.name.clone(), signal.harm()));
-            }
+        }
+        if let Some(signal) = self.uneasy() {
+            return Some(Reason::Uneasy(signal.name.clone(), signal.harm()));
         }
         self.overloaded(policy.next_rung(tick.share))
+    }
+
+    fn uneasy(&self) -> Option<&Signal> {
+        self.signals.iter().find(|signal| !signal.is_score() && signal.harm() > UNEASY)
     }
 
     fn overloaded(&self, next: f64) -> Option<Reason> {

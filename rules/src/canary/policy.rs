@@ -58,7 +58,7 @@ impl Default for Policy {
             deadline: Seconds(7 * 24 * 3600),
             warmup: Seconds(120),
             blind_after: 5,
-            dispersion: 0.1,
+            dispersion: 0.05,
             signals: BTreeMap::new(),
         }
     }

@@ -32,7 +32,7 @@ const BELOW_CEILING: [f64; 3] = [0.5, 0.25, 0.08];
 const CEILING_WEIGHTS: [f64; 3] = [0.5, 0.3, 0.2];
 const ABOVE_FLOOR: [f64; 3] = [3.0, 12.0, 60.0];
 const FLOOR_WEIGHTS: [f64; 3] = [0.34, 0.33, 0.33];
-/// Nats one tick may add to harm: a single tick alone rolls nothing back.
+/// Nats one tick of a calm service may add to harm: a single tick alone rolls nothing back.
 const TICK_CAP: f64 = 4.0;
 /// Above this rate of bad requests the unconditional likelihood is the better one.
 const COMMON: f64 = 0.1;
@@ -218,7 +218,7 @@ impl Count {
         for ((increment, multiple), log) in harm.iter_mut().zip(HARM).zip(self.log_harm) {
             *increment = ratio(r0 * multiple, r0, log);
         }
-        self.harm.multiply(&harm, TICK_CAP);
+        self.harm.multiply(&harm, self.dispersion.cap(TICK_CAP));
 
         let margin = policy.margin_at(share);
         let safe = SAFE.map(|r| ratio(r, margin, (r / margin).ln()));

@@ -1,0 +1,3 @@
+//! One file per command of `sluice`.
+
+pub mod judge;
