@@ -3,7 +3,9 @@
 pub mod canary;
 pub mod diagnostic;
 pub mod document;
+pub mod evidence;
 pub mod field;
 pub mod guard;
 pub mod policy;
+pub mod proposal;
 pub mod split;

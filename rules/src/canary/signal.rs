@@ -6,10 +6,10 @@ use super::e_process::{Mixture, Restarted, log_sum_exp};
 use super::likelihood::{Pair, conditional, one_sample, unconditional};
 use super::policy::Policy;
 use super::tick::Counts;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the evidence says of one signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SignalVerdict {
     /// The canary is worse than allowed.

@@ -1,0 +1,1 @@
+//! A proposal in words: title, body, commit message.
