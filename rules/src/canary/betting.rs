@@ -53,3 +53,40 @@ impl Betting {
         self.below.log()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_bet_on_a_fair_coin_is_worth_what_it_costs(margin in -0.3_f64..0.3, spread in 0.01_f64..0.3, p in 0.05_f64..0.95) {
+            // A two-point distribution of the difference whose mean is exactly the margin.
+            let (high, low) = (margin + spread * (1.0 - p), margin - spread * p);
+            let value = |difference: f64| {
+                let mut betting = Betting::new(margin);
+                let stable = Counts { n: 100.0, x: 50.0 };
+                betting.observe(Counts { n: 100.0, x: 50.0 + 100.0 * difference }, stable);
+                [betting.safe().exp(), betting.harm().exp()]
+            };
+            for (up, down) in value(high).into_iter().zip(value(low)) {
+                prop_assert!((p * up + (1.0 - p) * down - 1.0).abs() < 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn tells_a_fall_of_five_points_from_none() {
+        let mut fallen = Betting::new(-0.01);
+        let mut level = Betting::new(-0.01);
+        for tick in 0..300 {
+            let wobble = f64::from(tick % 7 - 3) / 100.0;
+            let stable = Counts { n: 50.0, x: 40.0 };
+            fallen.observe(Counts { n: 50.0, x: 50.0 * (0.75 + wobble) }, stable);
+            level.observe(Counts { n: 50.0, x: 50.0 * (0.80 + wobble) }, stable);
+        }
+        assert!(fallen.harm() > 5.3 && fallen.safe() < 0.0, "{} {}", fallen.harm(), fallen.safe());
+        assert!(level.safe() > level.harm(), "{} {}", level.safe(), level.harm());
+    }
+}

@@ -114,3 +114,47 @@ impl Dispersion {
 fn log_variance(v: f64) -> f64 {
     v + v * v / 2.0 + v * v * v / 6.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand_distr::{Distribution, Gamma, Poisson};
+
+    fn measured(v: f64, lasting: usize, ticks: usize) -> Dispersion {
+        let mut rng = rand_pcg::Pcg64::seed_from_u64(7);
+        let mut dispersion = Dispersion::new(0.05);
+        let mut noise = 1.0;
+        for tick in 0..ticks {
+            if v > 0.0 && tick % lasting == 0 {
+                noise = Gamma::new(1.0 / v, v).unwrap().sample(&mut rng);
+            }
+            dispersion.learn(Counts { n: 2850.0, x: Poisson::new(14.25 * noise).unwrap().sample(&mut rng) });
+        }
+        dispersion
+    }
+
+    #[test]
+    fn measures_bursts_and_leaves_calm_services_alone() {
+        assert!(measured(0.0, 1, 400).variance() < 0.02);
+        let bursty = measured(0.5, 1, 400).variance();
+        assert!((0.35..0.65).contains(&bursty), "{bursty}");
+    }
+
+    #[test]
+    fn sees_bursts_that_last_longer_than_a_tick() {
+        let (short, long) = (measured(0.3, 1, 600), measured(0.3, 5, 600));
+        assert!(long.factor(30.0, 0.25) > 1.4 * short.factor(30.0, 0.25));
+        assert!(long.cap(4.0) < short.cap(4.0));
+    }
+
+    #[test]
+    fn a_daily_cycle_is_no_burst() {
+        let mut dispersion = Dispersion::new(0.0);
+        for tick in 0..1440 {
+            let load = 1.0 + 0.8 * (f64::from(tick) / 1440.0 * std::f64::consts::TAU).sin();
+            dispersion.learn(Counts { n: 2850.0 * load, x: 14.25 * load });
+        }
+        assert_eq!(dispersion.variance(), 0.0);
+    }
+}

@@ -80,3 +80,88 @@ pub(super) fn unconditional(pair: &Pair, r1: f64, r0: f64, base: f64) -> f64 {
 pub(super) fn one_sample(arm: Counts, p1: f64, p0: f64) -> f64 {
     arm.x * (p1 / p0).ln() + (arm.n - arm.x) * ((1.0 - p1) / (1.0 - p0)).ln()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Probabilities of 0..=n bad requests of n at rate p.
+    fn binomial(n: u32, p: f64) -> Vec<f64> {
+        let mut chances = vec![(1.0 - p).powi(n as i32)];
+        for x in 0..n {
+            let last = chances[x as usize];
+            chances.push(last * f64::from(n - x) / f64::from(x + 1) * p / (1.0 - p));
+        }
+        chances
+    }
+
+    /// The exact expectation of a likelihood ratio over every outcome of two Bernoulli arms.
+    fn expectation(nc: u32, ns: u32, canary: f64, stable: f64, ratio: impl Fn(&Pair) -> f64) -> f64 {
+        let counts = |n: u32, x: usize| Counts { n: f64::from(n), x: x as f64 };
+        let mut sum = 0.0;
+        for (xc, pc) in binomial(nc, canary).into_iter().enumerate() {
+            for (xs, ps) in binomial(ns, stable).into_iter().enumerate() {
+                sum += pc * ps * ratio(&Pair { canary: counts(nc, xc), stable: counts(ns, xs) }).exp();
+            }
+        }
+        sum
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn nobody_can_expect_to_win_against_a_canary_that_is_not_worse(
+            nc in 1_u32..25, ns in 1_u32..40, stable in 0.001_f64..0.8, worse in 0.0_f64..=1.0,
+            r0 in 1.0_f64..1.3, multiple in 1.05_f64..20.0, guess in 0.01_f64..0.9,
+        ) {
+            let canary = (r0 * worse * stable).min(0.99);
+            prop_assume!(canary <= r0 * stable);
+            let r1 = r0 * multiple;
+            let given_bad = expectation(nc, ns, canary, stable, |pair| conditional(pair, r1, r0, multiple.ln()));
+            prop_assert!(given_bad <= 1.0 + 1e-9, "conditional: {}", given_bad);
+            let all = expectation(nc, ns, canary, stable, |pair| unconditional(pair, r1, r0, guess));
+            prop_assert!(all <= 1.0 + 1e-9, "unconditional: {}", all);
+        }
+
+        #[test]
+        fn nobody_can_expect_to_win_against_a_canary_as_bad_as_the_margin(
+            nc in 1_u32..25, ns in 1_u32..40, stable in 0.001_f64..0.3, worse in 1.0_f64..2.0,
+            margin in 1.2_f64..3.0, better in 0.2_f64..1.0, guess in 0.01_f64..0.9,
+        ) {
+            let canary = margin * worse * stable;
+            prop_assume!(canary < 1.0);
+            let given_bad = expectation(nc, ns, canary, stable, |p| conditional(p, better, margin, (better / margin).ln()));
+            prop_assert!(given_bad <= 1.0 + 1e-9, "conditional: {}", given_bad);
+            let all = expectation(nc, ns, canary, stable, |pair| unconditional(pair, better, margin, guess));
+            prop_assert!(all <= 1.0 + 1e-9, "unconditional: {}", all);
+        }
+
+        #[test]
+        fn the_shared_base_rate_cancels_and_ticks_may_be_merged(
+            n in prop::array::uniform2(1_u32..5000), x in prop::array::uniform4(0_u32..50), k in 1_u32..1000,
+        ) {
+            let pair = |scale: u32, xc: u32, xs: u32| Pair {
+                canary: Counts { n: f64::from(n[0] * scale), x: f64::from(xc) },
+                stable: Counts { n: f64::from(n[1] * scale), x: f64::from(xs) },
+            };
+            let log = |pair: &Pair| conditional(pair, 2.2, 1.1, 2.0_f64.ln());
+            prop_assert!((log(&pair(1, x[0], x[1])) - log(&pair(k, x[0], x[1]))).abs() < 1e-9);
+            let apart = log(&pair(1, x[0], x[1])) + log(&pair(1, x[2], x[3]));
+            prop_assert!((apart - log(&pair(2, x[0] + x[2], x[1] + x[3]))).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn where_bad_requests_are_common_the_unconditional_ratio_learns_faster() {
+        // 40 % bad in the stable arm, 60 % in the canary: the expected log per tick of each ratio.
+        let expected = |ratio: &dyn Fn(&Pair) -> f64| {
+            let pair = Pair { canary: Counts { n: 50.0, x: 30.0 }, stable: Counts { n: 50.0, x: 20.0 } };
+            ratio(&pair)
+        };
+        let given_bad = expected(&|pair| conditional(pair, 1.5, 1.1, (1.5_f64 / 1.1).ln()));
+        let all = expected(&|pair| unconditional(pair, 1.5, 1.1, 0.4));
+        assert!(all > 1.5 * given_bad, "{all} against {given_bad}");
+    }
+}
