@@ -6,6 +6,7 @@ pub mod document;
 pub mod evidence;
 pub mod field;
 pub mod guard;
+pub mod plan;
 pub mod policy;
 pub mod proposal;
 pub mod split;

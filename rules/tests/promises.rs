@@ -20,7 +20,14 @@ fn both(canary: Counts, stable: Counts) -> Arms {
 }
 
 /// Runs `runs` canaries at a fixed share for `looks` ticks and counts those for which `hit` was ever true.
-fn ever(runs: u64, looks: i64, share: f64, policy: &Policy, rates: [f64; 2], hit: impl Fn(&Verdict, &Judge) -> bool) -> u64 {
+fn ever(
+    runs: u64,
+    looks: i64,
+    share: f64,
+    policy: &Policy,
+    rates: [f64; 2],
+    hit: impl Fn(&Verdict, &Judge) -> bool,
+) -> u64 {
     let total = 600.0;
     (0..runs)
         .filter(|seed| {

@@ -198,7 +198,9 @@ mod tests {
         assert_eq!(out.len(), 6);
         assert_eq!(out[0]["verdict"], "hold");
         assert_eq!(out[0]["signals"]["errors"]["verdict"], "undecided");
-        for (index, (number, word)) in [(2, "expected"), (3, "backwards"), (4, "more bad"), (6, "alpha")].iter().enumerate() {
+        for (index, (number, word)) in
+            [(2, "expected"), (3, "backwards"), (4, "more bad"), (6, "alpha")].iter().enumerate()
+        {
             let error = &out[if index == 3 { 5 } else { index + 1 }];
             assert_eq!(error["line"], *number);
             assert!(error["error"].as_str().unwrap().contains(word), "{error}");
@@ -212,7 +214,13 @@ mod tests {
         for minute in 1..200_i64 {
             let canary = 30.0 * share;
             let events = |n: f64| (n * 0.005).round() as u32;
-            input += &line("a", minute * 60, share, [canary as u32, events(canary)], [3000 - canary as u32, events(3000.0 - canary)]);
+            input += &line(
+                "a",
+                minute * 60,
+                share,
+                [canary as u32, events(canary)],
+                [3000 - canary as u32, events(3000.0 - canary)],
+            );
             let last = judge(&input).pop().unwrap();
             let next = last["share"].as_f64().unwrap();
             if next > share {
@@ -232,8 +240,7 @@ mod tests {
 
     #[test]
     fn a_rollback_is_final() {
-        let mut input: String =
-            (1..30).map(|m| line("a", m * 60, 5.0, [150, 15], [2850, 14])).collect();
+        let mut input: String = (1..30).map(|m| line("a", m * 60, 5.0, [150, 15], [2850, 14])).collect();
         input += &line("a", 100_000, 0.0, [0, 0], [3000, 15]);
         let out = judge(&input);
         let last = out.last().unwrap();

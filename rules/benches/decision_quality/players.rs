@@ -147,13 +147,10 @@ impl Player for Clairvoyant {
         const HARM_RATIO: f64 = 1.1;
         let margin = Policy::default().margin_at(share);
         if let (Some(c), Some(s)) = (seen.canary, seen.stable) {
-            let ratio = |x: f64, m: f64, r1: f64, r0: f64| {
-                x * (r1 / r0).ln() - m * ((r1 * c.n + s.n) / (r0 * c.n + s.n)).ln()
-            };
-            let signals = [
-                (c.errors, c.errors + s.errors, (self.errors)(minute)),
-                (c.slow(), c.slow() + s.slow(), self.slow),
-            ];
+            let ratio =
+                |x: f64, m: f64, r1: f64, r0: f64| x * (r1 / r0).ln() - m * ((r1 * c.n + s.n) / (r0 * c.n + s.n)).ln();
+            let signals =
+                [(c.errors, c.errors + s.errors, (self.errors)(minute)), (c.slow(), c.slow() + s.slow(), self.slow)];
             for (safe, (x, m, truth)) in self.safe.iter_mut().zip(signals) {
                 if truth > HARM_RATIO {
                     self.harm += ratio(x, m, truth, HARM_RATIO);
@@ -188,8 +185,7 @@ impl Player for Ours {
             canary: seen.canary.map(|m| Counts { n: m.n, x: of(&m) }),
             stable: seen.stable.map(|m| Counts { n: m.n, x: of(&m) }),
         };
-        let signals =
-            [("errors".to_owned(), counts(|m| m.errors)), ("slow".to_owned(), counts(Minute::slow))].into();
+        let signals = [("errors".to_owned(), counts(|m| m.errors)), ("slow".to_owned(), counts(Minute::slow))].into();
         let tick = Tick { t: (minute as i64 + 1) * 60, share, signals, replicas: None };
         let verdict = self.0.observe(&tick).expect("simulated ticks are sound");
         match verdict.call {

@@ -165,7 +165,8 @@ fn gamma(rng: &mut impl Rng, v: f64) -> f64 {
 pub fn normal_cdf(z: f64) -> f64 {
     let x = z.abs() / std::f64::consts::SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * x);
-    let poly = t * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    let poly =
+        t * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
     let erf = 1.0 - poly * (-x * x).exp();
     if z >= 0.0 { 0.5 * (1.0 + erf) } else { 0.5 * (1.0 - erf) }
 }
@@ -219,11 +220,7 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario { name: "errors x1.5, 2 rps, 24 h", rps: 2.0, hours: 24, errors: |_| 1.5, ..bad },
         Scenario { name: "errors x2, 2 rps, 24 h", rps: 2.0, hours: 24, errors: |_| 2.0, ..bad },
         Scenario { name: "errors x4, 2 rps", rps: 2.0, errors: |_| 4.0, ..bad },
-        Scenario {
-            name: "ramp x1 to x4 in 2 h",
-            errors: |t| 1.0 + 3.0 * (t as f64 / 120.0).min(1.0),
-            ..bad
-        },
+        Scenario { name: "ramp x1 to x4 in 2 h", errors: |t| 1.0 + 3.0 * (t as f64 / 120.0).min(1.0), ..bad },
         Scenario { name: "x2 from minute 20", errors: |t| if t < 20 { 1.0 } else { 2.0 }, ..bad },
         Scenario { name: "x2 from minute 50", errors: |t| if t < 50 { 1.0 } else { 2.0 }, ..bad },
         Scenario { name: "latency +10 %", latency: |_| 1.1, ..bad },

@@ -125,9 +125,9 @@ impl Load {
 fn solve(mut m: [[f64; 3]; 3], mut v: [f64; 3]) -> [f64; 3] {
     for i in 0..3 {
         for k in i + 1..3 {
-            let factor = m[k][i] / m[i][i];
-            for j in i..3 {
-                m[k][j] -= factor * m[i][j];
+            let (row, factor) = (m[i], m[k][i] / m[i][i]);
+            for (below, above) in m[k].iter_mut().zip(row).skip(i) {
+                *below -= factor * above;
             }
             v[k] -= factor * v[i];
         }
@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn expects_more_errors_where_load_brought_more_errors() {
-        let rising: Vec<_> = (1..40).map(|i| (f64::from(i) * 50.0, 0.001 * f64::from(i), 0.001 * f64::from(i))).collect();
+        let rising: Vec<_> =
+            (1..40).map(|i| (f64::from(i) * 50.0, 0.001 * f64::from(i), 0.001 * f64::from(i))).collect();
         let load = seen(&rising);
         let at = |share| match load.project(share, 10.0) {
             Projection::Bounded(rate) => rate,

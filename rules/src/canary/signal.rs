@@ -208,8 +208,7 @@ impl Count {
         let common = self.base.n > 0.0 && base > COMMON;
         let phi = self.dispersion.factor(pair.bad(), pair.canary_probability(1.0));
         let ratio = |r1: f64, r0: f64, log: f64| {
-            let log_ratio =
-                if common { unconditional(&pair, r1, r0, base) } else { conditional(&pair, r1, r0, log) };
+            let log_ratio = if common { unconditional(&pair, r1, r0, base) } else { conditional(&pair, r1, r0, log) };
             log_ratio / phi
         };
 
