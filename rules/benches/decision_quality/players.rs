@@ -56,7 +56,7 @@ impl Player for Argo {
         if self.failed > 3 || self.errors_in_a_row > 4 {
             return Move::Rollback;
         }
-        Move::Share(if (minute + 1) % 15 > 0 { share } else { next_rung(share) })
+        Move::Share(if !(minute + 1).is_multiple_of(15) { share } else { next_rung(share) })
     }
 }
 
@@ -84,7 +84,7 @@ impl Player for Kayenta {
                 self.series[1][arm].push(m.p99());
             }
         }
-        if (minute + 1) % self.every == 0 {
+        if (minute + 1).is_multiple_of(self.every) {
             if self.series.iter().any(|[canary, baseline]| clearly_higher(canary, baseline)) {
                 return Move::Rollback;
             }
@@ -123,7 +123,7 @@ fn clearly_higher(canary: &[f64], baseline: &[f64]) -> bool {
     let estimate = differences[differences.len() / 2];
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
     let ratio = mean(canary) / mean(baseline);
-    lower > 0.25 * estimate.abs() && !(ratio < 1.0)
+    lower > 0.25 * estimate.abs() && (ratio.is_nan() || ratio >= 1.0)
 }
 
 /// A sequential probability ratio test that knows the true ratios, on our ladder: the limit.

@@ -109,7 +109,7 @@ impl World {
         }
         let t = self.minute;
         self.minute += 1;
-        if s.burst.0 > 0.0 && t % s.burst.1 == 0 {
+        if s.burst.0 > 0.0 && t.is_multiple_of(s.burst.1) {
             self.noise = [gamma(&mut self.rng, s.burst.0), gamma(&mut self.rng, s.burst.0)];
         }
         let total = poisson(&mut self.rng, s.rps * 60.0 * (s.load)(t));
