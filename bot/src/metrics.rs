@@ -40,7 +40,7 @@ impl Metrics {
     pub fn samples(&self, question: &Question) -> Result<Answer, MetricsError> {
         question.check()?;
         match self {
-            Self::Recording(recording) => Ok(recording.samples(question)),
+            Self::Recording(recording) => recording.samples(question),
         }
     }
 }

@@ -31,9 +31,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 const LIMITS: Limits = Limits { line: 1 << 20, text: 1 << 40 };
-const MOST_SERIES: usize = 1_000_000;
+const MOST_SERIES: usize = 500_000;
 const MOST_SCRAPES: usize = 50_000_000;
 const MOST_CELLS: usize = 2_000_000;
+const MOST_FALLS: usize = 1_000_000;
 const MOST_EDGES: usize = 100;
 
 /// Envoy writes its uptime on its statistics clock, so it may be this old.
@@ -63,7 +64,7 @@ pub fn openmetrics(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)
     let mut tally = dump.tally(path, options)?;
     read(path, &mut |read| progress(length + read), &mut |sample| {
         let (value, time) = sample.measurement()?;
-        if let Some(id) = dump.series(sample.series, sample.name)? {
+        if let Some(id) = dump.known(sample.series)? {
             tally.count(&mut dump, id, value, time);
         }
         Ok(())
@@ -220,10 +221,12 @@ impl Proxy {
 }
 
 /// A cluster in a proxy.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Edge {
     cluster: usize,
-    /// When a counter of it fell.
+    /// When a counter of it fell, with the time of its value before.
+    falls: BTreeSet<(i64, i64)>,
+    /// The falls from one scrape to the next. A series that was missing in between came back, which says nothing of the others.
     resets: BTreeSet<i64>,
     /// Its bucket edges, each with the number of series that have it.
     buckets: BTreeMap<u64, usize>,
@@ -248,6 +251,7 @@ struct Dump<'a> {
     meshes: BTreeSet<String>,
     callers: BTreeSet<String>,
     scrapes: usize,
+    falls: usize,
     start: i64,
     end: i64,
     any_counter: bool,
@@ -271,6 +275,7 @@ impl<'a> Dump<'a> {
             meshes: BTreeSet::new(),
             callers: BTreeSet::new(),
             scrapes: 0,
+            falls: 0,
             start: i64::MAX,
             end: i64::MIN,
             any_counter: false,
@@ -279,24 +284,31 @@ impl<'a> Dump<'a> {
 
     /// The series that this text names, or `None` if it is not one that we count by.
     fn series(&mut self, text: &str, name: &str) -> Result<Option<usize>, Wrong> {
-        if self.recent.0 == text {
-            return Ok(self.recent.1);
+        if let Some(id) = self.lookup(text) {
+            return Ok(id);
         }
-        let id = match self.written.get(text) {
-            Some(&id) => id,
-            None => {
-                if self.written.len() >= MOST_SERIES {
-                    let what = format!("there are more than {MOST_SERIES} series");
-                    return Err(Wrong::new(what, "dump fewer families, or one mesh at a time"));
-                }
-                let id = self.new_series(text, name)?;
-                self.written.insert(text.into(), id);
-                id
-            }
-        };
-        text.clone_into(&mut self.recent.0);
-        self.recent.1 = id;
+        if self.written.len() >= MOST_SERIES {
+            let what = format!("there are more than {MOST_SERIES} series");
+            return Err(Wrong::new(what, "dump fewer families, or one mesh at a time"));
+        }
+        let id = self.new_series(text, name)?;
+        self.written.insert(text.into(), id);
         Ok(id)
+    }
+
+    /// The same in the second reading, in which nothing is new.
+    fn known(&mut self, text: &str) -> Result<Option<usize>, Wrong> {
+        self.lookup(text)
+            .ok_or_else(|| Wrong::new("the file changed while it was read", "wait until the dump is complete"))
+    }
+
+    /// Most lines name the series of the line before.
+    fn lookup(&mut self, text: &str) -> Option<Option<usize>> {
+        if self.recent.0 != text {
+            self.recent.1 = *self.written.get(text)?;
+            text.clone_into(&mut self.recent.0);
+        }
+        Some(self.recent.1)
     }
 
     fn new_series(&mut self, text: &str, name: &str) -> Result<Option<usize>, Wrong> {
@@ -312,7 +324,9 @@ impl<'a> Dump<'a> {
         let mesh = label("exported_mesh").or(label("mesh"));
         let cluster = label("envoy_cluster_name").unwrap_or_default();
         if !whole_proxy {
-            if Destination::parse(cluster).is_none() {
+            // Zone proxies pass on what the callers have counted. (Their role was not seen on a running mesh.)
+            let passes_on = label("kuma_proxy_role").is_some_and(|role| role.to_ascii_lowercase().starts_with("zone"));
+            if passes_on || Destination::parse(cluster).is_none() {
                 return Ok(None);
             }
             let callers = [label("kuma_io_service"), label("kuma_workload"), label("kuma_io_services")];
@@ -367,7 +381,7 @@ impl<'a> Dump<'a> {
                 self.clusters.len() - 1
             });
             *self.edge_ids.entry((proxy, cluster)).or_insert_with(|| {
-                self.edges_of.push(Edge { cluster, resets: BTreeSet::new(), buckets: BTreeMap::new() });
+                self.edges_of.push(Edge { cluster, ..Edge::default() });
                 self.edges_of.len() - 1
             })
         };
@@ -391,7 +405,8 @@ impl<'a> Dump<'a> {
     fn look(&mut self, id: usize, value: f64, time: i64) -> Result<(), Wrong> {
         const ONCE: &str = "dump it again, each series once and in order";
         let series = &mut self.series[id];
-        match series.line.replace(time) {
+        let before = series.line.replace(time);
+        match before {
             Some(last) if last == time => return Err(Wrong::new("this series is there twice at this time", ONCE)),
             Some(last) if last > time => {
                 let what = format!("the clock of this series goes backwards, by {} ms", last - time);
@@ -420,8 +435,14 @@ impl<'a> Dump<'a> {
                 proxy.uptimes.insert(time, value);
             }
             meaning => {
-                if !matches!(meaning, Meaning::Healthy | Meaning::Members) && value < series.value {
-                    self.edges_of[series.edge].resets.insert(time);
+                let counter = !matches!(meaning, Meaning::Healthy | Meaning::Members);
+                let falls = &mut self.edges_of[series.edge].falls;
+                if counter && value < series.value && falls.insert((before.unwrap_or(time), time)) {
+                    self.falls += 1;
+                    if self.falls > MOST_FALLS {
+                        let what = format!("counters fall more than {MOST_FALLS} times");
+                        return Err(Wrong::new(what, "check that these are counters, one series per proxy"));
+                    }
                 }
                 self.start = self.start.min(time);
                 self.end = self.end.max(time);
@@ -451,11 +472,12 @@ impl<'a> Dump<'a> {
             return Err(FileError::new(path, what, remedy));
         }
         if !self.any_counter {
-            let what = "has clusters but no `envoy_cluster_upstream_rq_xx`";
+            let what =
+                "has clusters but no `envoy_cluster_upstream_rq_xx`: nobody made a request, or nobody kept count";
             return Err(FileError::new(
                 path,
                 what,
-                "set the MeshMetric profile to Basic or All, or dump that family too",
+                "set the MeshMetric profile to Basic or All, and dump that family too",
             ));
         }
         for edge in &self.edges_of {
@@ -487,6 +509,12 @@ impl<'a> Dump<'a> {
         }
         for proxy in &mut self.proxies {
             proxy.find_restarts(self.start);
+        }
+        for (&(proxy, _), &edge) in &self.edge_ids {
+            let (scrapes, edge) = (&self.proxies[proxy].scrapes, &mut self.edges_of[edge]);
+            let next = |time: i64| scrapes.get(scrapes.partition_point(|&scrape| scrape <= time));
+            edge.resets =
+                edge.falls.iter().filter(|(before, time)| next(*before) == Some(time)).map(|(_, time)| *time).collect();
         }
         for series in &mut self.series {
             (series.value, series.scrape) = (0.0, None);

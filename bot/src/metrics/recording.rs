@@ -43,7 +43,8 @@ mod writer;
 pub use reader::Reader;
 pub use writer::Writer;
 
-use super::{Answer, FileError, Note, Objective, Question, Service};
+use super::file_error::excerpt;
+use super::{Answer, FileError, MetricsError, Note, Objective, Question, Service};
 use sluice_rules::canary::tick::{Arms, Counts, Replicas, Sample};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -131,7 +132,7 @@ impl Recording {
         self.ticks.iter().flat_map(|tick| tick.services.keys().map(String::as_str)).collect()
     }
 
-    pub(super) fn samples(&self, question: &Question) -> Answer {
+    pub(super) fn samples(&self, question: &Question) -> Result<Answer, MetricsError> {
         let seen = self.clusters();
         let mut notes = Vec::new();
         let mut arm = |service: &Service| -> BTreeSet<&str> {
@@ -144,14 +145,23 @@ impl Recording {
             found
         };
         let (stable, canary) = (arm(&question.stable), arm(&question.canary));
+        if let Some(cluster) = stable.intersection(&canary).next() {
+            let (one, other) = (&question.stable, &question.canary);
+            let what = format!("`{}` may be `{one}` as well as `{other}`; tell them apart by name", excerpt(cluster));
+            return Err(MetricsError::Question(what));
+        }
 
         let mut edge = None;
         for objective in &question.objectives {
             let &Objective::Slow { over } = objective else { continue };
             edge = edge_for(over, &self.header.edges_ms);
             match edge {
-                Some(edge) if self.header.edges_ms[edge] * 1e6 == over.as_nanos() as f64 => {}
-                Some(edge) => notes.push(Note::Edge { over, edge_ms: self.header.edges_ms[edge] }),
+                Some(edge) => {
+                    let edge_ms = self.header.edges_ms[edge];
+                    if (edge_ms - over.as_secs_f64() * 1e3).abs() > 1e-6 {
+                        notes.push(Note::Edge { over, edge_ms });
+                    }
+                }
                 None => notes.push(Note::NoTimes),
             }
         }
@@ -173,8 +183,107 @@ impl Recording {
                 replicas: replicas.map(|(stable, canary)| Replicas { canary, stable }),
             }
         });
-        Answer { samples: samples.collect(), notes }
+        Ok(Answer { samples: samples.collect(), notes })
     }
+}
+
+// What a reader refuses, a writer refuses too: better no recording than one that nobody can read.
+
+impl Header {
+    fn check(&self) -> Result<(), String> {
+        if !(1..=86_400).contains(&self.tick) {
+            return Err(format!("`tick` is {} seconds, outside 1 to 86400", self.tick));
+        }
+        let edges = &self.edges_ms;
+        let rising = edges.windows(2).all(|pair| pair[0] < pair[1]);
+        if !rising || edges.iter().any(|edge| !edge.is_finite() || *edge < 0.0) || edges.len() > 1000 {
+            return Err("`edges_ms` are not growing numbers, at most 1000 of them".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Tick {
+    /// Does it fit the header and come after the tick that ended at `last`?
+    fn check(&self, header: &Header, last: Option<i64>) -> Result<(), String> {
+        let t = self.t;
+        let last = last.unwrap_or(i64::MIN);
+        let step = t.saturating_sub(last);
+        if t == last {
+            return Err(format!("tick {t} is there twice"));
+        }
+        if step < 0 {
+            return Err(format!("the clock goes backwards, from {last} to {t}"));
+        }
+        if step < i64::from(header.tick) {
+            return Err(format!(
+                "tick {t} overlaps the one before: it ends {step} s later, a tick is {} s",
+                header.tick
+            ));
+        }
+        for (name, service) in &self.services {
+            service.check(&header.edges_ms).map_err(|what| format!("`{}`: {what}", excerpt(name)))?;
+        }
+        Ok(())
+    }
+}
+
+impl ServiceCounts {
+    fn check(&self, edges_ms: &[f64]) -> Result<(), String> {
+        let Self { requests, errors, answers, retried, buckets, replicas, scores } = self;
+        let lists: [(&str, &[f64]); 6] = [
+            ("requests", &[*requests]),
+            ("errors", &[*errors]),
+            ("answers", answers.as_ref().map_or(&[], <[f64; 5]>::as_slice)),
+            ("retried", retried.as_ref().map_or(&[], <[f64; 5]>::as_slice)),
+            ("buckets", buckets.as_deref().unwrap_or_default()),
+            ("replicas", replicas.as_ref().map_or(&[], <[f64; 2]>::as_slice)),
+        ];
+        let scored = scores.iter().flat_map(|(name, counts)| [(name.as_str(), counts.n), (name.as_str(), counts.x)]);
+        let numbers = lists.into_iter().flat_map(|(name, list)| list.iter().map(move |number| (name, *number)));
+        for (name, number) in numbers.chain(scored) {
+            if !number.is_finite() || number < 0.0 {
+                return Err(format!("`{}` is {number}, not a finite count of zero or more", excerpt(name)));
+            }
+        }
+        if errors > requests {
+            return Err(format!("{errors} errors in {requests} requests"));
+        }
+        // Whoever tells the classes tells both parts, and they are the same counts told twice.
+        match (answers, retried) {
+            (None, None) => {}
+            (Some(answers), Some(retried)) => {
+                let sum: f64 = answers.iter().chain(retried).sum();
+                if !nearly(sum, *requests) || !nearly(answers[4] + retried[4], *errors) {
+                    return Err("`answers` and `retried` do not sum to `requests` and `errors`".to_owned());
+                }
+            }
+            _ => return Err("`answers` and `retried` come together or not at all".to_owned()),
+        }
+        if let Some(buckets) = buckets
+            && buckets.len() != edges_ms.len() + 1
+        {
+            return Err(format!(
+                "{} buckets for {} edges; there is one more than edges",
+                buckets.len(),
+                edges_ms.len()
+            ));
+        }
+        for (name, counts) in scores {
+            if counts.x > counts.n {
+                return Err(format!("the values of `{}` are not in 0 to 1", excerpt(name)));
+            }
+        }
+        if replicas.is_some_and(|[healthy, all]| healthy > all) {
+            return Err("more healthy replicas than replicas".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Equal but for rounding: counts may be fractions.
+fn nearly(one: f64, other: f64) -> bool {
+    (one - other).abs() <= 1e-9 * one.max(other).max(1.0)
 }
 
 fn counts(objective: &Objective, arm: &[&ServiceCounts], edge: Option<usize>) -> Option<Counts> {

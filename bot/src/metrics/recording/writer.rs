@@ -10,6 +10,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+const REFUSED: &str = "nothing was written, since nobody could read it; correct the counts";
+
 /// Writes a recording beside its final place and moves it there when it is complete.
 ///
 /// Dropped before [`finish`](Writer::finish), it leaves nothing behind. An older file of that name is replaced at the last moment.
@@ -17,6 +19,8 @@ pub struct Writer {
     path: PathBuf,
     temporary: Temporary,
     encoder: Encoder<BufWriter<File>>,
+    header: Header,
+    last: Option<i64>,
 }
 
 impl Writer {
@@ -25,6 +29,7 @@ impl Writer {
         let Some(name) = path.file_name() else {
             return Err(FileError::new(path, "is not a file name", "name the file to write"));
         };
+        header.check().map_err(|what| FileError::new(path, what, REFUSED))?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
         temporary.push(format!(".{}.partial", std::process::id()));
@@ -33,17 +38,19 @@ impl Writer {
         let file = file.map_err(|source| FileError::writing(path, source))?;
         let temporary = Temporary(Some(temporary));
         let encoder = Encoder::new(BufWriter::new(file), header).map_err(|source| FileError::writing(path, source))?;
-        Ok(Self { path: path.to_owned(), temporary, encoder })
+        Ok(Self { path: path.to_owned(), temporary, encoder, header: header.clone(), last: None })
     }
 
     /// Adds a tick; they come oldest first.
     pub fn tick(&mut self, tick: &Tick) -> Result<(), FileError> {
+        tick.check(&self.header, self.last).map_err(|what| FileError::new(&self.path, what, REFUSED))?;
+        self.last = Some(tick.t);
         self.encoder.tick(tick).map_err(|source| FileError::writing(&self.path, source))
     }
 
     /// Writes the footer, makes sure that all is on disk, and gives the file its name.
     pub fn finish(self) -> Result<(), FileError> {
-        let Self { path, mut temporary, encoder } = self;
+        let Self { path, mut temporary, encoder, .. } = self;
         let complete = || -> io::Result<()> {
             let file = encoder.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.sync_all()?;
@@ -150,8 +157,7 @@ fn numbers(list: &[f64]) -> Value {
     list.iter().copied().map(number).collect()
 }
 
-/// Counts are whole numbers nearly always, and read better without `.0`. What JSON cannot say (NaN) becomes `null`, which no
-/// reader accepts.
+/// Counts are whole numbers nearly always, and read better without `.0`.
 fn number(number: f64) -> Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if (0.0..EXACT).contains(&number) && number.fract() == 0.0 { json!(number as u64) } else { json!(number) }
@@ -198,6 +204,9 @@ mod tests {
         fs::write(&path, "older").unwrap();
         let mut writer = Writer::create(&path, &header()).unwrap();
         writer.tick(&Tick { t: 30, ..Tick::default() }).unwrap();
+        let nan = ServiceCounts { requests: f64::NAN, ..ServiceCounts::default() };
+        let nan = Tick { t: 60, services: [("a".to_owned(), nan)].into() };
+        assert!(writer.tick(&nan).is_err() && writer.tick(&Tick { t: 31, ..Tick::default() }).is_err());
         drop(writer);
         assert_eq!(fs::read(&path).unwrap(), b"older");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
