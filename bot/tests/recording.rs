@@ -390,6 +390,15 @@ fn begins_again_at_zero_when_a_series_was_gone() {
     let other = (0..4).map(|n| line("healthy", "w", A, 1, n * 10)).collect::<String>();
     let text = line("xx", "w", OK, 100, 0) + &line("xx", "w", OK, 101, 10) + &line("xx", "w", OK, 105, 30);
     assert_eq!(requests(other.clone() + &text, 10), [(10, 1.0), (20, 0.0), (30, 105.0)]);
+    // Coming back lower says nothing of the other series.
+    let steady = line("xx", "w", BAD, 7, 0)
+        + &line("xx", "w", BAD, 7, 10)
+        + &line("xx", "w", BAD, 7, 20)
+        + &line("xx", "w", BAD, 8, 30);
+    for mark in ["", &line("xx", "w", OK, "NaN", 20)] {
+        let text = line("xx", "w", OK, 100, 0) + &line("xx", "w", OK, 101, 10) + mark + &line("xx", "w", OK, 5, 30);
+        assert_eq!(requests(other.clone() + &text + &steady, 10), [(10, 1.0), (20, 0.0), (30, 6.0)]);
+    }
     // Prometheus marks the end of a series with NaN.
     let text = line("xx", "w", OK, 100, 0) + &line("xx", "w", OK, 101, 10) + &line("xx", "w", OK, "NaN", 20);
     assert_eq!(requests(other + &text, 10), [(10, 1.0), (20, 0.0), (30, 0.0)]);
