@@ -588,6 +588,7 @@ fn names_the_line_and_the_remedy_of_a_bad_dump() {
         wrong(line("xx", "w", OK, 1, 1_795_560_680_317_i64) + "# EOF\n"),
         wrong(line("xx", "w", OK, 1, 10).replace("default", "other") + "# EOF\n"),
         wrong(line("healthy", "w", A, 1, 10) + "# EOF\n"),
+        wrong(line("xx", "w", OK, "NaN", 10) + "# EOF\n"),
         wrong("# EOF\n".into()),
         wrong(String::new()),
         wrong("x".repeat(2 << 20)),
@@ -607,6 +608,7 @@ fn names_the_line_and_the_remedy_of_a_bad_dump() {
     dump:1: the timestamp `1795560680317` is not a time in seconds; timestamps are seconds since 1970, with a fraction
     dump: has no outbound cluster of mesh `default`; choose `--mesh` from other
     dump: has clusters but no `envoy_cluster_upstream_rq_xx`: nobody made a request, or nobody kept count; set the MeshMetric profile to Basic or All, and dump that family too
+    dump: marks every series as ended and has no value; dump a longer time
     dump: has no outbound cluster of any mesh; dump `envoy_cluster_.*`, `envoy_server_uptime` and `up`
     dump: is cut short: it does not end with `# EOF`; copy or dump it again
     dump:1: the line is longer than 1048576 bytes; check that this is the right file

@@ -254,6 +254,9 @@ impl<'a> Dump<'a> {
             };
             return Err(FileError::new(path, what, remedy));
         }
+        if self.start > self.end {
+            return Err(FileError::new(path, "marks every series as ended and has no value", "dump a longer time"));
+        }
         if !self.any_counter {
             let what =
                 "has clusters but no `envoy_cluster_upstream_rq_xx`: nobody made a request, or nobody kept count";
