@@ -1,3 +1,4 @@
 //! One file per command of `sluice`.
 
 pub mod judge;
+pub mod record;

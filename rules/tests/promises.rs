@@ -1,5 +1,5 @@
 //! What the decision engine promises, measured on the whole judge.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use rand::SeedableRng;
 use rand_distr::{Binomial, Distribution};
