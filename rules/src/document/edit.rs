@@ -6,6 +6,7 @@ use super::{Document, File, Place};
 use crate::field::{FieldPath, Segment};
 use serde::Deserialize;
 use serde_json::Value;
+use std::cmp::Reverse;
 use std::ops::Range;
 
 /// A new value for one field.
@@ -102,12 +103,14 @@ pub(super) fn apply(file: &File, document: usize, edits: &[Edit]) -> Result<Stri
         }
     }
     let planner = Planner { file, tree: &target.tree };
-    let mut splices = edits.iter().map(|edit| planner.plan(edit)).collect::<Result<Vec<_>, _>>()?;
-    splices.sort_by_key(|splice| splice.span.start);
+    let plan = |edit: &Edit| Ok((planner.plan(edit)?, edit.field.segments().len()));
+    let mut splices = edits.iter().map(plan).collect::<Result<Vec<_>, EditError>>()?;
+    // Where two mappings end together, the line of the inner one comes first.
+    splices.sort_by_key(|(splice, depth)| (splice.span.start, Reverse(*depth)));
 
     let mut text = String::with_capacity(file.text.len() + 32 * splices.len());
     let mut at = 0;
-    for splice in &splices {
+    for (splice, _) in &splices {
         let kept = file.text.get(at..splice.span.start);
         text.push_str(kept.ok_or_else(|| unverified(file, "two edits touch the same bytes"))?);
         text.push_str(&splice.text);
@@ -235,6 +238,11 @@ impl Planner<'_> {
         if rest[blanks..].starts_with(',') {
             let at = end + blanks + 1;
             return Ok(Splice { span: at..at, text: format!(" {entry}") });
+        }
+        // A comma right behind the colon of an empty value would belong to the key.
+        if self.file.text[..end].ends_with(':') {
+            let (at, blank) = if rest.starts_with(' ') { (end + 1, "") } else { (end, " ") };
+            return Ok(Splice { span: at..at, text: format!("{blank}, {entry}") });
         }
         Ok(Splice { span: end..end, text: format!(", {entry}") })
     }

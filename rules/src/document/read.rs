@@ -4,7 +4,6 @@ use super::node::{Id, Kind, Node, Place, Tree};
 use super::scalar::{self, Style};
 use super::{Document, MAX_ALIASES, MAX_DEPTH, MAX_NODES, MAX_SIZE, Problem};
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StructureStyle, Tag, YamlVersion};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The most problems that are collected, and the most warnings; a hostile file has more than anyone reads.
