@@ -40,7 +40,9 @@ pub enum EditError {
         field: FieldPath,
     },
     /// The field is written in a place that others use too, and they would change with it.
-    #[error("{path}:{line}:{column}: `{field}` {reason}, so other fields would change with it; write the value out first")]
+    #[error(
+        "{path}:{line}:{column}: `{field}` {reason}, so other fields would change with it; write the value out first"
+    )]
     Shared {
         /// The name of the file.
         path: String,

@@ -4,6 +4,7 @@ use super::node::{Id, Kind, Node, Place, Tree};
 use super::scalar::{self, Style};
 use super::{Document, MAX_ALIASES, MAX_DEPTH, MAX_NODES, MAX_SIZE, Problem};
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StructureStyle, Tag, YamlVersion};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The most problems that are collected, and the most warnings; a hostile file has more than anyone reads.
@@ -60,7 +61,12 @@ pub(super) fn documents(path: &str, text: &str) -> Result<Vec<Document>, Vec<Pro
         between: 0,
     };
     reader.read();
-    if reader.problems.is_empty() { Ok(reader.documents) } else { Err(reader.problems) }
+    if reader.problems.is_empty() {
+        return Ok(reader.documents);
+    }
+    // What is wrong with a collection is known at its end, after what is wrong inside.
+    reader.problems.sort_by_key(|problem| (problem.line, problem.column));
+    Err(reader.problems)
 }
 
 struct Reader<'a> {
@@ -125,7 +131,8 @@ impl Reader<'_> {
                     let bound = matches!(error.kind(), ErrorKind::RecursionLimitExceeded);
                     self.syntax(&error);
                     self.begin();
-                    if bound || self.problems.len() >= MAX_PROBLEMS || !parser.proceed_next_document().unwrap_or(false) {
+                    if bound || self.problems.len() >= MAX_PROBLEMS || !parser.proceed_next_document().unwrap_or(false)
+                    {
                         return;
                     }
                 }
@@ -248,6 +255,14 @@ impl Reader<'_> {
         self.count(nodes, span)?;
         let kind = Kind::Scalar { text: text.to_owned(), style, typed };
         let id = self.node(kind, anchor, span);
+        if style == Style::Block {
+            // The parser has looked at the blanks of the next line already.
+            let written = &mut self.tree.nodes[id].place.span;
+            let ended = self.text[written.clone()].trim_end_matches(' ');
+            if ended.ends_with('\n') {
+                written.end = written.start + ended.len();
+            }
+        }
         self.attach(id, anchor, Size { depth: 0, nodes }, span)
     }
 
@@ -336,6 +351,9 @@ impl Reader<'_> {
         let mut found = Vec::new();
         for (key, value) in entries {
             let node = &self.tree.nodes[*key];
+            if matches!(node.kind, Kind::Scalar { typed: Some(Value::Null), .. }) {
+                found.push((node.place.clone(), "a key is null".to_owned(), "name it, or quote it if it is text"));
+            }
             if !matches!(node.kind, Kind::Scalar { .. }) {
                 let help = "write the key out; if this is a template, render it first";
                 found.push((node.place.clone(), "a key is a collection or an alias".to_owned(), help));

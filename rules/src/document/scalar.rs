@@ -26,7 +26,19 @@ pub(super) fn resolve(text: &str) -> Result<Option<Value>, &'static str> {
         return Ok(None);
     }
     // The numbers of `serde_yaml`, so that there is one definition of them.
-    let Ok(number) = text.parse::<serde_yaml::Number>() else { return Ok(None) };
+    let Ok(number) = text.parse::<serde_yaml::Number>() else {
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let (digits, radix) = match unsigned.get(..2) {
+            Some("0x") => (&unsigned[2..], 16),
+            Some("0o") => (&unsigned[2..], 8),
+            Some("0b") => (&unsigned[2..], 2),
+            _ => (unsigned, 10),
+        };
+        let is_integer = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
+        // A leading zero makes it text; anything else is an integer that `serde_yaml` had no type for.
+        let is_text = !is_integer || (radix == 10 && unsigned.starts_with('0'));
+        return if is_text { Ok(None) } else { Err("the number needs more than 64 bits") };
+    };
     let number = if let Some(number) = number.as_u64() {
         Number::from(number)
     } else if let Some(number) = number.as_i64() {
@@ -138,8 +150,29 @@ mod tests {
     #[test]
     fn names_what_yaml_1_1_reads_differently() {
         for text in [
-            "on", "Off", "yes", "NO", "y", "N", "0777", "-017", "08", "1_000", "0x_ff", "0b101", "0o17", "1:20", "190:20:30",
-            "20:30.15", "1_0.5", "1e3", "1.5e3", "2026-11-25", "2026-11-25T10:00:00Z", "2026-1-5", "=",
+            "on",
+            "Off",
+            "yes",
+            "NO",
+            "y",
+            "N",
+            "0777",
+            "-017",
+            "08",
+            "1_000",
+            "0x_ff",
+            "0b101",
+            "0o17",
+            "1:20",
+            "190:20:30",
+            "20:30.15",
+            "1_0.5",
+            "1e3",
+            "1.5e3",
+            "2026-11-25",
+            "2026-11-25T10:00:00Z",
+            "2026-1-5",
+            "=",
         ] {
             assert!(ambiguity(text).is_some(), "{text}");
         }
@@ -148,9 +181,45 @@ mod tests {
     #[test]
     fn stays_quiet_about_what_both_read_alike() {
         for text in [
-            "", "~", "true", "False", "null", "0", "20", "-5", "+7", "1.5", ".5", "5.", "1.5e+3", "0x1F", "10s", "1h30m",
-            "backend", "v1", "1.2.3", "10.0.0.1", "::1", "kuma.io/service", "1:99", "12:", ":20", "a_b", "_", "1__a",
-            "2026-11", "2026-111-1", "none", "only", "-", ".", "..", "+", "1/2", "5%", "08:00-09:00",
+            "",
+            "~",
+            "true",
+            "False",
+            "null",
+            "0",
+            "20",
+            "-5",
+            "+7",
+            "1.5",
+            ".5",
+            "5.",
+            "1.5e+3",
+            "0x1F",
+            "10s",
+            "1h30m",
+            "backend",
+            "v1",
+            "1.2.3",
+            "10.0.0.1",
+            "::1",
+            "kuma.io/service",
+            "1:99",
+            "12:",
+            ":20",
+            "a_b",
+            "_",
+            "1__a",
+            "2026-11",
+            "2026-111-1",
+            "none",
+            "only",
+            "-",
+            ".",
+            "..",
+            "+",
+            "1/2",
+            "5%",
+            "08:00-09:00",
         ] {
             assert_eq!(ambiguity(text), None, "{text}");
         }

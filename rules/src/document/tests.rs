@@ -1,5 +1,4 @@
 use super::*;
-use crate::field::Segment;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
@@ -108,13 +107,17 @@ mod reading {
         let warnings = |index: usize| file.documents()[index].warnings().iter().map(ToString::to_string);
         assert_eq!(
             warnings(0).collect::<Vec<_>>(),
-            ["policies/route.yaml:1:4: YAML 1.1 reads `on` as true, YAML 1.2 as text; quote it if it is text, else write \
-              `true` or `false`"]
+            [
+                "policies/route.yaml:1:4: YAML 1.1 reads `on` as true, YAML 1.2 as text; quote it if it is text, else write \
+              `true` or `false`"
+            ]
         );
         assert_eq!(
             warnings(1).collect::<Vec<_>>(),
-            ["policies/route.yaml:4:4: YAML 1.1 reads `0777` as an octal number, YAML 1.2 as a decimal number or text; \
-              quote it if it is text, else write the number in decimal digits"]
+            [
+                "policies/route.yaml:4:4: YAML 1.1 reads `0777` as an octal number, YAML 1.2 as a decimal number or text; \
+              quote it if it is text, else write the number in decimal digits"
+            ]
         );
     }
 }
@@ -125,7 +128,11 @@ mod bounds {
     #[track_caller]
     fn stops(text: &str, part: &str) {
         let problems = problems(text);
-        assert!(problems.last().is_some_and(|problem| problem.contains(part)), "{:?}", &problems[..problems.len().min(3)]);
+        assert!(
+            problems.last().is_some_and(|problem| problem.contains(part)),
+            "{:?}",
+            &problems[..problems.len().min(3)]
+        );
     }
 
     #[test]
@@ -178,6 +185,7 @@ mod bounds {
     }
 
     #[test]
+    #[allow(clippy::disallowed_types, reason = "how long it takes is what is tested")]
     fn hostile_files_of_a_mebibyte_end_soon() {
         let started = std::time::Instant::now();
         let unit = |unit: &str| unit.repeat((MAX_SIZE - 16) / unit.len());
@@ -218,7 +226,9 @@ mod bounds {
             unit("%FOO\n---\na\n...\n"),
         ];
         for text in &texts {
-            let _ = File::parse("hostile.yaml", text.as_bytes());
+            if let Ok(file) = File::parse("hostile.yaml", text.as_bytes()) {
+                let _ = file.edit(0, &[]);
+            }
             eprintln!("{:?} after {:?}", started.elapsed(), text.chars().take(12).collect::<String>());
         }
         assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
@@ -266,7 +276,11 @@ mod edits {
     #[test]
     fn adds_a_line_behind_the_last_entry() {
         changes("b:\n  c: 1\nd: 2\n", &[("b.w", 5)], "b:\n  c: 1\n  w: 5\nd: 2\n");
-        changes("- c: 1 # c\n# d\n\n- e: 2", &[("[0].w", 5), ("[1].w", 6)], "- c: 1 # c\n  w: 5\n# d\n\n- e: 2\n  w: 6");
+        changes(
+            "- c: 1 # c\n# d\n\n- e: 2",
+            &[("[0].w", 5), ("[1].w", 6)],
+            "- c: 1 # c\n  w: 5\n# d\n\n- e: 2\n  w: 6",
+        );
         changes("b:\r\n  c: 1\r\nd: 2\r\n", &[("b.w", 5)], "b:\r\n  c: 1\r\n  w: 5\r\nd: 2\r\n");
         changes("b:\r\n  c: 1", &[("b.w", 5)], "b:\r\n  c: 1\r\n  w: 5");
         changes("- c: {\n    x: 1\n  } # c\n- 2\n", &[("[0].w", 5)], "- c: {\n    x: 1\n  } # c\n  w: 5\n- 2\n");
@@ -286,6 +300,12 @@ mod edits {
         changes("- c: >-\n    # x\n  # y\n- 2\n", &[("[0].w", 5)], "- c: >-\n    # x\n  w: 5\n  # y\n- 2\n");
         changes("- c: |-\r\n    x\r\n\r\n- 2\r\n", &[("[0].w", 5)], "- c: |-\r\n    x\r\n  w: 5\r\n\r\n- 2\r\n");
         changes("- c: |-\n    x", &[("[0].w", 5)], "- c: |-\n    x\n  w: 5");
+    }
+
+    #[test]
+    fn refuses_to_end_a_block_scalar_that_the_file_cuts_off() {
+        let message = "policies/route.yaml: the edited text does not verify: document 0 has other changes";
+        refuses("- c: |\n    x", &[("[0].w", 5)], message);
     }
 
     #[test]
@@ -344,7 +364,14 @@ mod edits {
 
     #[test]
     fn refuses_what_is_no_integer() {
-        for (text, place) in [("w: ten", "1:4"), ("w: 1.5", "1:4"), ("w: 0777", "1:4"), ("w: true", "1:4"), ("w: '1.5'", "1:4"), ("w: |\n  5\n", "2:3")] {
+        for (text, place) in [
+            ("w: ten", "1:4"),
+            ("w: 1.5", "1:4"),
+            ("w: 0777", "1:4"),
+            ("w: true", "1:4"),
+            ("w: '1.5'", "1:4"),
+            ("w: |\n  5\n", "2:3"),
+        ] {
             let message = format!("policies/route.yaml:{place}: cannot change `w`: its value is not an integer");
             refuses(text, &[("w", 5)], &message);
         }
@@ -360,7 +387,11 @@ mod edits {
             let message = format!("policies/route.yaml: there is no field `{path}`, and no mapping to add it to");
             let text = if path.is_empty() { "[]" } else { "a: [1]\nc: 1" };
             if path.is_empty() {
-                refuses(text, &[("", 1)], "policies/route.yaml:1:1: cannot change ``: it is a mapping or a sequence, not an integer");
+                refuses(
+                    text,
+                    &[("", 1)],
+                    "policies/route.yaml:1:1: cannot change ``: it is a mapping or a sequence, not an integer",
+                );
             } else {
                 refuses(text, &[(path, 5)], &message);
             }
@@ -370,5 +401,203 @@ mod edits {
     #[test]
     fn refuses_to_edit_a_field_twice() {
         refuses("a: 1", &[("a", 2), ("a", 3)], "policies/route.yaml: `a` is edited twice");
+    }
+}
+
+mod fixtures {
+    #![allow(clippy::disallowed_methods, reason = "the fixtures are files")]
+
+    use super::*;
+    use std::fmt::Write;
+
+    /// Calls `check` with each YAML file of a folder of `testdata/documents/`, and keeps its answer beside the file.
+    fn each(folder: &str, check: fn(&str, &[u8]) -> String) {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/documents/");
+        let folder = format!("{root}{folder}");
+        let mut names: Vec<String> = std::fs::read_dir(&folder)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .filter(|name| name.ends_with(".yaml"))
+            .collect();
+        names.sort();
+        assert!(!names.is_empty());
+        for name in names {
+            let bytes = std::fs::read(format!("{folder}/{name}")).expect("the file is there");
+            let mut settings = insta::Settings::clone_current();
+            settings.set_snapshot_path(&folder);
+            settings.set_prepend_module_to_snapshot(false);
+            settings.set_omit_expression(true);
+            settings.bind(|| insta::assert_snapshot!(name.trim_end_matches(".yaml"), check(&name, &bytes)));
+        }
+    }
+
+    #[test]
+    fn valid_files_say_what_they_say() {
+        each("valid", |name, bytes| {
+            let file = File::parse(name, bytes).unwrap_or_else(|problems| panic!("{problems:?}"));
+            let mut seen = String::new();
+            for document in file.documents() {
+                let _ = writeln!(seen, "document {}", document.index());
+                for (path, value) in leaves(document.value()) {
+                    let place = document.locate(&path).expect("every value has a place");
+                    let written = &file.text()[place.span];
+                    let _ = writeln!(seen, "{}:{} {path} = {value}, written {written:?}", place.line, place.column);
+                }
+                for warning in document.warnings() {
+                    let _ = writeln!(seen, "{warning}");
+                }
+            }
+            seen
+        });
+    }
+
+    #[test]
+    fn invalid_files_are_refused_with_every_mistake() {
+        each("invalid", |name, bytes| {
+            let problems = File::parse(name, bytes).expect_err("the file is refused");
+            problems.iter().map(|problem| format!("{problem}\n")).collect()
+        });
+    }
+}
+
+mod properties {
+    use super::*;
+
+    /// A weight, and how it is written.
+    fn weight() -> impl Strategy<Value = String> {
+        (0_u64..1000, 0..5).prop_map(|(number, style)| match style {
+            0 => format!("\"{number}\""),
+            1 => format!("'{number}'"),
+            2 => format!("&w{number} {number}"),
+            _ => number.to_string(),
+        })
+    }
+
+    fn comment() -> impl Strategy<Value = String> {
+        let known = ["", "", " # weight: 3", "\t# é 日本", "  ", " #{", " # 'it's", "\t"];
+        prop::sample::select(known.to_vec()).prop_map(str::to_owned)
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let known =
+            ["v1", "'it''s: # no'", "\"\\u00e9\\\"\"", "日本", "http://x/#y", "{a: [1, 2]}", "[]", "a b", "!!str 5"];
+        prop::sample::select(known.to_vec()).prop_map(str::to_owned)
+    }
+
+    /// One backend as lines or in braces, with or without a weight.
+    fn backend() -> impl Strategy<Value = Vec<String>> {
+        (prop::option::weighted(0.8, weight()), text(), comment(), comment(), any::<bool>(), 0..5).prop_map(
+            |(weight, name, first, second, quoted, style)| {
+                let key = if quoted { "'weight'" } else { "weight" };
+                let weight = weight.map(|weight| format!("{key}: {weight}"));
+                let blocks = ["text: |", "text: |+", "text: >-"];
+                let mut lines = match (style, weight) {
+                    (0, Some(weight)) => vec![format!("- {{name: {name}, {weight} }}{first}")],
+                    (0, None) => vec![format!("- {{ name: {name} }}{first}")],
+                    (1, Some(weight)) => vec![format!("- {weight}{first}"), format!("  name: {name}{second}")],
+                    (2.., Some(weight)) => vec![format!("- name: {name}{first}"), format!("  {weight}{second}")],
+                    (_, None) => vec![format!("- name: {name}{first}")],
+                    (_, Some(weight)) => vec![format!("- {weight}")],
+                };
+                if style >= 3 {
+                    lines.push(format!("  {}", blocks[name.len() % 3]));
+                    lines.extend(["    weight: 1".to_owned(), String::new(), "    # x".to_owned(), String::new()]);
+                }
+                lines
+            },
+        )
+    }
+
+    fn file() -> impl Strategy<Value = String> {
+        let document = (prop::collection::vec(backend(), 1..5), comment(), 0..3_usize);
+        (prop::collection::vec(document, 1..4), any::<[bool; 3]>()).prop_map(|(documents, [crlf, bom, last])| {
+            let mut lines = Vec::new();
+            for (backends, comment, indent) in documents {
+                lines.push(format!("---{}", if comment.trim().is_empty() { "" } else { " # next" }));
+                lines.push(format!("refs:{comment}"));
+                for line in backends.into_iter().flatten() {
+                    lines.push(if line.is_empty() { line } else { " ".repeat(indent) + &line });
+                }
+            }
+            let newline = if crlf { "\r\n" } else { "\n" };
+            let mut text = if bom { "\u{feff}" } else { "" }.to_owned() + &lines.join(newline);
+            if last {
+                text += newline;
+            }
+            text
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_edit_keeps_all_other_bytes(text in file(), value in 0_u64..100_000) {
+            let file = parse(&text);
+            for document in file.documents() {
+                let count = document.value()["refs"].as_array().map_or(0, Vec::len);
+                for index in 0..count {
+                    let path = field(&format!("refs[{index}].weight"));
+                    let before = document.locate(&path);
+                    let after = file.edit(document.index(), &[Edit { field: path.clone(), value }]);
+                    let after = after.unwrap_or_else(|error| panic!("{error} in {text:?}"));
+                    let place = parse(&after).documents()[document.index()].locate(&path).expect("the new weight");
+                    let written = &after[place.span.clone()];
+                    prop_assert_eq!(written.trim_matches(['"', '\'']), value.to_string());
+                    match before {
+                        Some(before) => {
+                            prop_assert_eq!(&after[..place.span.start], &text[..before.span.start]);
+                            prop_assert_eq!(&after[place.span.end..], &text[before.span.end..]);
+                            prop_assert_eq!(written.starts_with(['"', '\'']), text[before.span].starts_with(['"', '\'']));
+                        }
+                        None => {
+                            let added = after.len() - text.len();
+                            let entry = format!("weight: {value}");
+                            let at = after.bytes().zip(text.bytes()).take_while(|(after, text)| after == text).count();
+                            prop_assert_eq!(&after[at + added..], &text[at..]);
+                            prop_assert!(added >= entry.len() + 2 && after.contains(&entry));
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-a-z0-9:{}\\[\\],&*!|>'\"%#~ \n\r\té?.<]{0,60}") {
+            if let Ok(file) = File::parse("any.yaml", text.as_bytes()) {
+                for document in file.documents() {
+                    for (path, value) in leaves(document.value()) {
+                        prop_assert!(document.locate(&path).is_some(), "{} in {:?}", path, text);
+                        if let Ok(after) = file.edit(document.index(), &[Edit { field: path.clone(), value: 7 }]) {
+                            let kept = value.is_string() || value.is_null() || value.is_number();
+                            prop_assert!(kept, "{} in {:?}", path, text);
+                            prop_assert!(after.contains('7'));
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn both_readers_agree_about_values(text in file()) {
+            let documents = serde_yaml::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
+            let expected: Vec<Value> = documents.map(|document| Value::deserialize(document).expect("YAML")).collect();
+            let found: Vec<Value> = parse(&text).documents().iter().map(|document| document.value().clone()).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn both_readers_agree_about_scalars(text in "[-+]?(0[xob]?)?[0-9a-fA-F_.:]{0,8}([eE][-+]?[0-9]{1,3})?|[0-9]{1,45}|[~a-zA-Z]{1,5}") {
+            prop_assume!(!text.ends_with(':'));
+            let file = File::parse("any.yaml", format!("- {text}").as_bytes());
+            let witness = serde_yaml::from_str::<Value>(&format!("- {text}"));
+            match (file, witness) {
+                (Ok(file), Ok(witness)) => prop_assert_eq!(file.documents()[0].value(), &witness),
+                // Infinity is null to the witness and a large number approximate; here both are mistakes.
+                (Err(_), Ok(witness)) => prop_assert!(witness[0].is_null() || witness[0].is_f64(), "{witness}"),
+                (Ok(file), Err(error)) => prop_assert!(false, "{error}: {:?}", file.documents()[0].value()),
+                (Err(_), Err(_)) => {}
+            }
+        }
     }
 }
