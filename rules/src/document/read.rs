@@ -42,6 +42,11 @@ pub(super) fn text<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a str, Problem> 
         let message = format!("U+{:04X} ends a line in YAML 1.1 and does not in YAML 1.2", u32::from(c));
         return Err(problem(&bytes[..at], message, "remove it, or write it as an escape in double quotes"));
     }
+    // To some readers it begins a scalar, to others it is nothing.
+    if let Some((at, _)) = text.match_indices('\u{feff}').find(|(at, _)| *at > 0) {
+        let message = format!("byte {at} is a byte order mark, which may only begin a file");
+        return Err(problem(&bytes[..at], message, "remove it"));
+    }
     Ok(text)
 }
 

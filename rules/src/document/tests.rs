@@ -484,6 +484,15 @@ mod properties {
         prop::sample::select(known.to_vec()).prop_map(str::to_owned)
     }
 
+    /// A piece of a YAML file, whether or not it fits the one before it.
+    fn part() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "a: ", "b:", "w: 5", "- ", "\n", "\n", "\n  ", "\n  ", "\n    ", "{", "}", "[", "]", ", ", "|", ">-", "|+",
+            "'x'", "\"y\"", " # c", "&a ", "*a", "? ", ": ", "~", "1", "x y", "é", "\t", " ", "---", "...", "%",
+            "!!str ", "\r\n", "\u{feff}", "'", "\"",
+        ])
+    }
+
     /// One backend as lines or in braces, with or without a weight.
     fn backend() -> impl Strategy<Value = Vec<String>> {
         (prop::option::weighted(0.8, weight()), text(), comment(), comment(), any::<bool>(), 0..5).prop_map(
@@ -529,7 +538,7 @@ mod properties {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn an_edit_keeps_all_other_bytes(text in file(), value in 0_u64..100_000) {
@@ -584,6 +593,21 @@ mod properties {
             let expected: Vec<Value> = documents.map(|document| Value::deserialize(document).expect("YAML")).collect();
             let found: Vec<Value> = parse(&text).documents().iter().map(|document| document.value().clone()).collect();
             prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn both_readers_agree_about_whatever_both_read(parts in prop::collection::vec(part(), 1..16)) {
+            let text = parts.concat();
+            let Ok(file) = File::parse("any.yaml", text.as_bytes()) else { return Ok(()) };
+            let documents = serde_yaml::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
+            let mut expected = Vec::new();
+            for document in documents {
+                let Ok(value) = Value::deserialize(document) else { return Ok(()) };
+                expected.push(value);
+            }
+            expected.retain(|value| !value.is_null());
+            let found: Vec<Value> = file.documents().iter().map(|document| document.value().clone()).collect();
+            prop_assert_eq!(found, expected, "{:?}", text);
         }
 
         #[test]
