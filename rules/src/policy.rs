@@ -240,34 +240,27 @@ pub(crate) fn typed<T: DeserializeOwned>(
     at: &FieldPath,
 ) -> (Option<T>, Vec<Diagnostic>) {
     let mut wrong = Vec::new();
-    let mut left_out = BTreeSet::new();
-    let mut without: Option<Value> = None;
+    let mut rest: Option<Remainder> = None;
     for _ in 0..MOST_MISTAKES {
-        let error = match serde_path_to_error::deserialize(without.as_ref().unwrap_or(value)) {
+        let error = match serde_path_to_error::deserialize(rest.as_ref().map_or(value, |rest| &rest.value)) {
             Ok(typed) => return (Some(typed), wrong),
             Err(error) => error,
         };
-        let mut place = place(error.path());
-        if left_out.contains(&place) {
-            // An item of a list cannot be left out without moving the others: the list goes as a whole.
-            while left_out.contains(&place) {
-                match place.parent() {
-                    Some(parent) => place = parent,
-                    None => return (None, wrong),
-                }
-            }
-        } else {
-            let field = place.segments().iter().fold(at.clone(), |field, segment| match segment {
+        let rest = rest.get_or_insert_with(|| Remainder::new(value));
+        let place = place(error.path());
+        let as_written = rest.as_written(&place);
+        let message = error.inner().to_string();
+        if !rest.is_consequence(&as_written, &message) {
+            let field = as_written.segments().iter().fold(at.clone(), |field, segment| match segment {
                 Segment::Key(key) => field.key(key),
                 Segment::Index(index) => field.index(*index),
             });
-            wrong.push(Diagnostic::error(id, field, error.inner().to_string()));
+            wrong.push(Diagnostic::error(id, field, message));
         }
         if place.segments().is_empty() {
             return (None, wrong);
         }
-        leave_out(without.get_or_insert_with(|| value.clone()), place.segments());
-        left_out.insert(place);
+        rest.leave_out(&place, as_written);
     }
     (None, wrong)
 }
@@ -284,27 +277,53 @@ fn place(path: &serde_path_to_error::Path) -> FieldPath {
     })
 }
 
-fn leave_out(value: &mut Value, place: &[Segment]) {
-    match (value, place) {
-        (Value::Object(map), [Segment::Key(key)]) => {
-            map.shift_remove(key);
-        }
-        (Value::Array(items), [Segment::Index(index)]) => {
-            if let Some(item) = items.get_mut(*index) {
-                *item = Value::Null;
+/// A value without its mistakes, and where in the whole value its parts were.
+struct Remainder {
+    value: Value,
+    /// Lists that lost items, to the places that the others had.
+    kept: BTreeMap<FieldPath, Vec<usize>>,
+    left_out: BTreeSet<FieldPath>,
+}
+
+impl Remainder {
+    fn new(value: &Value) -> Self {
+        Self { value: value.clone(), kept: BTreeMap::new(), left_out: BTreeSet::new() }
+    }
+
+    fn as_written(&self, place: &FieldPath) -> FieldPath {
+        place.segments().iter().fold(FieldPath::root(), |path, segment| match segment {
+            Segment::Key(key) => path.key(key),
+            Segment::Index(index) => {
+                let kept = self.kept.get(&path).and_then(|kept| kept.get(*index));
+                path.index(*kept.unwrap_or(index))
             }
-        }
-        (Value::Object(map), [Segment::Key(key), rest @ ..]) => {
-            if let Some(inner) = map.get_mut(key) {
-                leave_out(inner, rest);
+        })
+    }
+
+    /// A required field that was wrong is missing now.
+    fn is_consequence(&self, place: &FieldPath, message: &str) -> bool {
+        let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        missing.is_some_and(|key| self.left_out.contains(&place.key(key)))
+    }
+
+    fn leave_out(&mut self, place: &FieldPath, as_written: FieldPath) {
+        let (Some((last, steps)), Some(parent)) = (place.segments().split_last(), as_written.parent()) else { return };
+        let inner = steps.iter().try_fold(&mut self.value, |value, step| match step {
+            Segment::Key(key) => value.get_mut(key),
+            Segment::Index(index) => value.get_mut(index),
+        });
+        match (inner, last) {
+            (Some(Value::Object(map)), Segment::Key(key)) => {
+                map.shift_remove(key);
             }
-        }
-        (Value::Array(items), [Segment::Index(index), rest @ ..]) => {
-            if let Some(inner) = items.get_mut(*index) {
-                leave_out(inner, rest);
+            (Some(Value::Array(items)), Segment::Index(index)) if *index < items.len() => {
+                let kept = self.kept.entry(parent).or_insert_with(|| (0..items.len()).collect());
+                kept.remove(*index);
+                items.remove(*index);
             }
+            _ => {}
         }
-        _ => {}
+        self.left_out.insert(as_written);
     }
 }
 
@@ -381,6 +400,7 @@ mod tests {
             format!("{refs}[3].weight: {range}, not 4294967296"),
             format!("{refs}[4].port: invalid type: string \"x\", expected u32"),
             format!("{refs}[5]: invalid type: integer `7`, expected struct BackendRef"),
+            format!("{refs}[6]: invalid type: null, expected struct BackendRef"),
         ];
         assert_eq!(wrong, expected);
     }

@@ -47,15 +47,13 @@ impl Freeze {
             .filter(|start| *start <= now)
             .find(|start| self.end(*start) > now)?;
         let mut until = self.end(since);
-        for start in starts.take(MOST_OVERLAPS) {
-            if start > until {
-                return Some(Ongoing { since, until: Some(until) });
+        for _ in 0..MOST_OVERLAPS {
+            match starts.next() {
+                Some(start) if start <= until => until = until.max(self.end(start)),
+                _ => return Some(Ongoing { since, until: Some(until) }),
             }
-            until = until.max(self.end(start));
         }
-        // Either it never starts again, which ends it, or it never ends.
-        let over = self.starts(until).next().is_none_or(|start| start > until);
-        Some(Ongoing { since, until: over.then_some(until) })
+        Some(Ongoing { since, until: None })
     }
 
     fn end(&self, start: Timestamp) -> Timestamp {
@@ -68,9 +66,8 @@ impl Freeze {
         let on_the_wall = self.time_zone.0.to_datetime(from);
         let mut wall = TimeZone::UTC.to_timestamp(on_the_wall).ok();
         std::iter::from_fn(move || {
-            let next = self.cron.crontab.find_next(MakeTimestamp(wall?)).ok()?;
-            wall = Some(next.timestamp());
-            self.time_zone.0.to_timestamp(next.datetime()).ok()
+            wall = self.cron.next(wall?);
+            self.time_zone.0.to_timestamp(TimeZone::UTC.to_datetime(wall?)).ok()
         })
     }
 }
@@ -85,28 +82,54 @@ const MOST_OVERLAPS: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct Cron {
     text: String,
-    crontab: Crontab,
+    /// One schedule, and a second for what the reader of schedules gets wrong.
+    crontabs: Vec<Crontab>,
+}
+
+impl Cron {
+    fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let next = |crontab: &Crontab| Some(crontab.find_next(MakeTimestamp(after)).ok()?.timestamp());
+        self.crontabs.iter().filter_map(next).min()
+    }
 }
 
 impl<'de> Deserialize<'de> for Cron {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        if text.split_whitespace().count() != 5 {
-            let expected = "minute, hour, day of month, month and day of week, such as `0 18 * * FRI`";
-            return Err(D::Error::custom(format_args!("`{text}` is no schedule; write {expected}")));
-        }
-        let crontab = cronexpr::parse_crontab(&format!("{} UTC", text.trim())).map_err(|error| {
+        let refuse = |reason: &str| D::Error::custom(format_args!("`{text}` is no schedule: {reason}"));
+        let fields: Vec<_> = text.split_whitespace().collect();
+        let [minute, hour, day, month, weekday] = fields.as_slice() else {
+            return Err(refuse("write minute, hour, day of month, month and day of week, such as `0 18 * * FRI`"));
+        };
+        let parse = |fields: [&str; 5]| cronexpr::parse_crontab(&format!("{} UTC", fields.join(" ")));
+        let crontab = parse([minute, hour, day, month, weekday]).map_err(|error| {
             let error = error.to_string();
             let reason = error.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
-            D::Error::custom(format_args!("`{text}` is no schedule: {}", reason.trim_start_matches(['^', ' '])))
+            refuse(reason.trim_start_matches(['^', ' ']))
         })?;
-        // From 1970 on, so that a leap day is found.
-        if crontab.find_next(MakeTimestamp(Timestamp::UNIX_EPOCH)).is_err() {
-            return Err(D::Error::custom(format_args!("`{text}` is a date that never comes")));
+        let is_last = |item: &str| item.ends_with(['L', 'l']);
+        if weekday.split(',').any(|item| item.len() == 2 && is_last(item)) {
+            return Err(refuse("the last such weekday of a month is not supported"));
         }
-        Ok(Self { text, crontab })
+        let mut crontabs = vec![crontab];
+        // The reader of schedules overlooks that December's last day is followed by a smaller month.
+        let last_day = day.split(',').any(is_last);
+        let december =
+            parse(["0", "0", "1", month, "*"]).is_ok_and(|crontab| crontab.matches(DECEMBER).is_ok_and(|is| is));
+        if last_day && december {
+            let days: Vec<_> = day.split(',').map(|item| if is_last(item) { "31" } else { item }).collect();
+            crontabs.extend(parse([minute, hour, &days.join(","), "12", weekday]));
+        }
+        let cron = Self { text: text.clone(), crontabs };
+        // From 1970 on, so that a leap day is found.
+        if cron.next(Timestamp::UNIX_EPOCH).is_none() {
+            return Err(refuse("it is a date that never comes"));
+        }
+        Ok(cron)
     }
 }
+
+const DECEMBER: &str = "2026-12-01T00:00:00Z";
 
 impl Serialize for Cron {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
