@@ -1,0 +1,179 @@
+//! What is beyond a guard's limits, and what helps.
+
+use super::{
+    Approval, Caps, Cause, Code, Effect, Enforcement, Forward, History, NOISE, Request, ShiftGuard, Subject, approval,
+};
+use crate::field::FieldPath;
+use crate::split::ServiceKey;
+use jiff::Timestamp;
+
+/// One limit that a change is beyond.
+pub(super) struct Breach {
+    code: Code,
+    subject: ServiceKey,
+    field: FieldPath,
+    /// What is beyond which limit.
+    problem: String,
+    /// What a smaller change would be.
+    instead: Option<String>,
+    /// When waiting alone is enough.
+    until: Option<Timestamp>,
+    /// The earliest consent that counts: who approves an exception from a freeze must know of it.
+    since: Option<Timestamp>,
+}
+
+/// Everything that the change is beyond, in the order of the guard's fields.
+pub(super) fn breaches(
+    guard: &ShiftGuard,
+    subject: &Subject,
+    forward: &[Forward],
+    request: &Request,
+    history: &History,
+    now: Timestamp,
+) -> Vec<Breach> {
+    let Some(largest) = forward.iter().max_by(|a, b| a.rule.shift.total_cmp(&b.rule.shift)) else { return Vec::new() };
+    let shift = largest.rule.shift;
+    let field = largest.rule.raised.first().map_or(&largest.rule.field, |raised| &raised.field);
+    let destination = subject.destination;
+    let breach = |code, problem: String| Breach {
+        code,
+        subject: destination.clone(),
+        field: field.clone(),
+        problem,
+        instead: None,
+        until: None,
+        since: None,
+    };
+    let mut found = Vec::new();
+    let Caps { max_step, per_window, min_interval, max_share } = &guard.spec.caps;
+    if let Some(most) = max_step.filter(|most| shift > most + NOISE) {
+        let clients = if request.change.widened { " and reaches more clients" } else { "" };
+        let (is, shall) = (number(shift), number(most));
+        let problem = format!("`{destination}` moves by {is} points in one change{clients}, the limit is {shall}");
+        let instead = Some(format!("take steps of at most {shall}"));
+        found.push(Breach { instead, ..breach(Code::MaxStep, problem) });
+    }
+    if let Some(cap) = per_window {
+        let in_window = |time: Timestamp| now.duration_since(time) < cap.window.0;
+        let records = history.of(subject.mesh, destination).filter(|record| !record.rollback);
+        let mut inside: Vec<_> = records.filter(|record| in_window(record.time)).collect();
+        inside.sort_by_key(|record| record.time);
+        let mut sum = shift + inside.iter().map(|record| record.shift).sum::<f64>();
+        if sum > cap.shift + NOISE {
+            let (before, limit, window) = (number(sum - shift), number(cap.shift), cap.window);
+            let (is, all) = (number(shift), number(sum));
+            let problem = format!(
+                "`{destination}` moves by {is} points, {all} within {window} with the {before} before, the limit is {limit}"
+            );
+            let mut until = None;
+            for record in inside {
+                sum -= record.shift;
+                if sum <= cap.shift + NOISE {
+                    until = record.time.checked_add(cap.window.0).ok();
+                    break;
+                }
+            }
+            let instead = until.is_none().then(|| format!("take steps of at most {limit}"));
+            found.push(Breach { until, instead, ..breach(Code::PerWindow, problem) });
+        }
+    }
+    if let Some(quiet) = min_interval {
+        let last = history.of(subject.mesh, destination).map(|record| record.time).max();
+        if let Some(last) = last.filter(|last| now.duration_since(*last) < quiet.0) {
+            let problem = format!("`{destination}` moved at {last}, the quiet time between two shifts is {quiet}");
+            let until = last.checked_add(quiet.0).ok();
+            found.push(Breach { until, ..breach(Code::MinInterval, problem) });
+        }
+    }
+    if let Some(most) = max_share {
+        for Forward { rule, stable } in forward {
+            for raised in &rule.raised {
+                let led = stable.get(&raised.service).is_some_and(|share| *share > most + NOISE);
+                if raised.to > most + NOISE && !led {
+                    let (service, is, shall) = (&raised.service, number(raised.to), number(*most));
+                    let problem = format!("`{service}` gets {is} %, the limit without approval is {shall} %");
+                    let instead = Some(format!("stay at {shall} %"));
+                    let field = raised.field.clone();
+                    found.push(Breach { instead, field, ..breach(Code::MaxShare, problem) });
+                }
+            }
+        }
+    }
+    for freeze in &guard.spec.freeze {
+        let Some(ongoing) = freeze.ongoing(now) else { continue };
+        let reason = if freeze.reason.is_empty() { String::new() } else { format!(" ({})", freeze.reason) };
+        let problem = format!("`{destination}` is frozen since {}{reason}", ongoing.since);
+        let since = Some(ongoing.since);
+        found.push(Breach { until: ongoing.until, since, ..breach(Code::Freeze, problem) });
+    }
+    found
+}
+
+impl Breach {
+    /// `bound`: do the guard's limits bind whoever makes the change?
+    pub(super) fn cause(
+        self,
+        guard: &ShiftGuard,
+        request: &Request,
+        approvals: &[Approval],
+        bound: bool,
+        now: Timestamp,
+    ) -> Cause {
+        let approvers = approval::approvers(guard, request, approvals, self.since, now);
+        let required = guard.spec.approvals.as_ref().map(|approvals| approvals.required as usize);
+        let effect = match guard.spec.enforcement {
+            _ if !bound => Effect::Personal,
+            _ if required.is_some_and(|required| approvers.len() >= required) => Effect::Approved,
+            Enforcement::Enforce => Effect::Denied,
+            Enforcement::Warn => Effect::Warned,
+            Enforcement::Audit => Effect::Audited,
+        };
+        let outcome = match effect {
+            Effect::Personal => "a person makes the change, so it passes".to_owned(),
+            Effect::Approved => {
+                let names: Vec<_> = approvers.iter().map(|name| format!("`{name}`")).collect();
+                format!("lifted by approval of {}", names.join(", "))
+            }
+            Effect::Denied | Effect::Warned | Effect::Audited => self.remedies(guard, request, approvers.len()),
+        };
+        Cause {
+            guard: guard.name().to_owned(),
+            code: self.code,
+            effect,
+            message: format!("{}: {outcome}", self.problem),
+            subject: self.subject,
+            field: self.field,
+            until: self.until.filter(|_| effect != Effect::Personal && effect != Effect::Approved),
+        }
+    }
+
+    fn remedies(&self, guard: &ShiftGuard, request: &Request, given: usize) -> String {
+        let mut remedies: Vec<String> = self.until.iter().map(|until| format!("passes at {until}")).collect();
+        remedies.extend(self.instead.clone());
+        if let Some(rule) = &guard.spec.approvals {
+            let plural = if rule.required == 1 { "" } else { "s" };
+            let from = match rule.groups.as_slice() {
+                [] => String::new(),
+                groups => {
+                    let groups: Vec<_> = groups.iter().map(|group| format!("`{group}`")).collect();
+                    format!(" from {}", groups.join(" or "))
+                }
+            };
+            let timely = if self.since.is_some() { ", given during the freeze," } else { "" };
+            let short = request.change.digest.get(..12).unwrap_or_default();
+            let given = if given == 0 { String::new() } else { format!(" ({given} given)") };
+            let required = rule.required;
+            remedies.push(format!("get {required} approval{plural}{from}{timely} for digest {short}{given}"));
+        }
+        if remedies.is_empty() {
+            return format!("guard `{}` takes no approvals, change the guard", guard.name());
+        }
+        remedies.join(", or ")
+    }
+}
+
+/// Two decimals at most; a person reads this.
+fn number(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,293 @@
+//! What changes between two states of a policy, rule by rule.
+
+use super::{Backend, RuleKey, ServiceKey, Shares, Split};
+use crate::diagnostic::Diagnostic;
+use crate::field::FieldPath;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What changes between two states of a policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The rules whose traffic moves, in the order of their keys.
+    pub rules: Vec<RuleChange>,
+    /// The largest shift over the rules, in percentage points.
+    pub shift: f64,
+    /// Does it route clients that were not routed before?
+    pub widened: bool,
+    /// What an approval binds to: [`digest`] of the proposed splits, with a removed rule as one that names no backend.
+    pub digest: String,
+}
+
+/// What happens to the traffic of one rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuleChange {
+    /// The mesh.
+    pub mesh: String,
+    /// The service that clients call, whatever the port.
+    pub destination: ServiceKey,
+    /// Its namespace, where it has one.
+    pub namespace: Option<String>,
+    /// Which rule.
+    pub rule: RuleKey,
+    /// Is it new, gone or changed?
+    pub what: What,
+    /// How far its traffic moves, in percentage points.
+    pub shift: f64,
+    /// The list of backends; of a removed rule, where it was.
+    pub field: FieldPath,
+    /// Who answered before.
+    pub before: Shares,
+    /// Who answers after.
+    pub after: Shares,
+    /// The backends that get more than before.
+    pub raised: Vec<Raised>,
+    /// Does it reach clients that it did not reach before?
+    pub widened: bool,
+}
+
+/// Whether a rule is new, gone or changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It is new: before, its traffic went wherever the other rules or the destination sent it.
+    Added,
+    /// It is gone: its traffic goes wherever the other rules or the destination send it.
+    Removed,
+    /// Its shares or its clients changed.
+    Moved,
+}
+
+/// A backend that gets more than before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Raised {
+    /// Which one.
+    pub service: ServiceKey,
+    /// Where its weight is; the list of backends when it is nowhere.
+    pub field: FieldPath,
+    /// Its percentage before.
+    pub from: f64,
+    /// Its percentage after.
+    pub to: f64,
+}
+
+/// The distance between two splits: half the sum of absolute differences of shares, in percentage points.
+///
+/// Where every weight is 0 nobody answers; that is 100 points from any split that answers.
+pub fn shift(old: &Split, new: &Split) -> f64 {
+    let (before, after) = aligned(Side::Rule(old), Side::Rule(new));
+    distance(&before, &after)
+}
+
+/// What changes between two states of a policy, rule by rule.
+///
+/// Deleting, creating and renaming are measured. A new rule is compared with what may have served its requests
+/// before: any rule of the same destination, or the destination itself where none took every request; the largest
+/// distance counts. A removed rule likewise, with what may serve them now. When other clients are reached, those who
+/// join are compared with the destination, which answered them, and so are those who leave.
+pub fn change(old: &[Split], new: &[Split]) -> Change {
+    let mut pairs: BTreeMap<&RuleKey, (Vec<&Split>, Vec<&Split>)> = BTreeMap::new();
+    for split in old {
+        pairs.entry(&split.rule).or_default().0.push(split);
+    }
+    for split in new {
+        pairs.entry(&split.rule).or_default().1.push(split);
+    }
+    let mut rules = Vec::new();
+    let mut proposed: Vec<Canon> = new.iter().map(|split| canon(split, Side::Rule(split))).collect();
+    for (before, after) in pairs.into_values() {
+        // Rules with one key are paired in their order: to swap two of them is a change, the later one counts in Kuma.
+        for position in 0..before.len().max(after.len()) {
+            let changed = match (before.get(position), after.get(position)) {
+                (Some(before), Some(after)) => moved(before, after),
+                (None, Some(after)) => Some(appeared(after, old, What::Added)),
+                (Some(before), None) => {
+                    proposed.push(canon(before, Side::Itself(before)));
+                    Some(appeared(before, new, What::Removed))
+                }
+                (None, None) => None,
+            };
+            rules.extend(changed.filter(|changed| changed.shift > 0.0 || changed.widened));
+        }
+    }
+    Change {
+        shift: rules.iter().map(|rule| rule.shift).fold(0.0, f64::max),
+        widened: rules.iter().any(|rule| rule.widened),
+        rules,
+        digest: sealed(proposed),
+    }
+}
+
+/// SHA-256 (hex) over the canonical form of splits: rules, clients and reduced shares, in the order of their keys.
+/// Scale, order and entries without weight do not matter.
+pub fn digest(splits: &[Split]) -> String {
+    sealed(splits.iter().map(|split| canon(split, Side::Rule(split))).collect())
+}
+
+/// What costs requests although the shares are fine.
+///
+/// A backend that gives up its last weight vanishes from the callers a moment before another that had none appears.
+pub fn hazards(change: &Change) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for rule in change.rules.iter().filter(|rule| rule.what == What::Moved) {
+        let emptied = rule.before.keys().find(|service| !rule.after.contains_key(*service));
+        let first = rule.after.keys().find(|service| !rule.before.contains_key(*service));
+        if let (Some(emptied), Some(first)) = (emptied, first) {
+            let problem = format!("`{emptied}` gives up its last weight in the change that gives `{first}` its first");
+            let remedy = "take two steps and leave both a weight in between, such as 1 and 99";
+            found.push(Diagnostic::warning("last-weight-with-first", rule.field.clone(), problem).help(remedy));
+        }
+    }
+    found
+}
+
+/// A split, or the destination of its rule as if the rule did not exist.
+#[derive(Clone, Copy)]
+enum Side<'a> {
+    Rule(&'a Split),
+    Itself(&'a Split),
+}
+
+impl Side<'_> {
+    fn split(&self) -> &Split {
+        match self {
+            Self::Rule(split) | Self::Itself(split) => split,
+        }
+    }
+
+    fn is_itself(&self) -> bool {
+        match self {
+            Self::Rule(split) => split.is_implied(),
+            Self::Itself(_) => true,
+        }
+    }
+
+    fn shares(&self) -> Shares {
+        match self {
+            Self::Rule(split) => split.shares(),
+            Self::Itself(split) => Shares::from([(split.destination.clone(), 100.0)]),
+        }
+    }
+}
+
+/// The shares of both sides under comparable keys: where one side is the destination itself, whose port nobody wrote,
+/// the other side's ports of that service do not count.
+fn aligned(old: Side, new: Side) -> (Shares, Shares) {
+    let (mut before, mut after) = (old.shares(), new.shares());
+    if old.is_itself() || new.is_itself() {
+        for (side, shares) in [(old, &mut before), (new, &mut after)] {
+            let destination = &side.split().destination;
+            let same = |backend: &&Backend| backend.unported == *destination && backend.service != *destination;
+            for backend in side.split().backends.iter().filter(same) {
+                if let Some(share) = shares.remove(&backend.service) {
+                    *shares.entry(destination.clone()).or_insert(0.0) += share;
+                }
+            }
+        }
+    }
+    (before, after)
+}
+
+pub(crate) fn distance(before: &Shares, after: &Shares) -> f64 {
+    match (before.is_empty(), after.is_empty()) {
+        (true, true) => return 0.0,
+        (true, false) | (false, true) => return 100.0,
+        _ => {}
+    }
+    let services: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let share = |shares: &Shares, service| shares.get(service).copied().unwrap_or(0.0);
+    let sum: f64 = services.into_iter().map(|service| (share(before, service) - share(after, service)).abs()).sum();
+    (sum / 2.0).min(100.0)
+}
+
+fn moved(old: &Split, new: &Split) -> Option<RuleChange> {
+    let widened = !old.clients.covers(&new.clients);
+    let narrowed = !new.clients.covers(&old.clients);
+    let mut sides = vec![(Side::Rule(old), Side::Rule(new))];
+    if widened {
+        sides.push((Side::Itself(new), Side::Rule(new)));
+    }
+    if narrowed {
+        sides.push((Side::Rule(old), Side::Itself(old)));
+    }
+    let mut changed = farthest(sides)?;
+    changed.what = What::Moved;
+    changed.widened = widened;
+    changed.field = new.field.clone();
+    Some(changed)
+}
+
+fn appeared(split: &Split, others: &[Split], what: What) -> RuleChange {
+    let same = |other: &&Split| other.mesh == split.mesh && other.destination == split.destination;
+    let mut places: Vec<_> = others.iter().filter(same).map(Side::Rule).collect();
+    if !others.iter().filter(same).any(|other| other.catch_all) {
+        places.push(Side::Itself(split));
+    }
+    let sides = places.into_iter().map(|place| match what {
+        What::Removed => (Side::Rule(split), place),
+        What::Added | What::Moved => (place, Side::Rule(split)),
+    });
+    let mut changed = farthest(sides).unwrap_or_else(|| measure(Side::Itself(split), Side::Rule(split)));
+    changed.rule = split.rule.clone();
+    changed.field = split.field.clone();
+    changed.what = what;
+    changed
+}
+
+fn farthest<'a>(sides: impl IntoIterator<Item = (Side<'a>, Side<'a>)>) -> Option<RuleChange> {
+    let changes = sides.into_iter().map(|(old, new)| measure(old, new));
+    changes.reduce(|most, next| if next.shift > most.shift { next } else { most })
+}
+
+fn measure(old: Side, new: Side) -> RuleChange {
+    let (before, after) = aligned(old, new);
+    let split = new.split();
+    let field = |service: &ServiceKey| {
+        let found = split.backends.iter().find(|backend| !backend.implied && backend.service == *service);
+        found.map_or_else(|| split.field.clone(), |backend| backend.field.clone())
+    };
+    let raised = after.iter().map(|(service, to)| (service, before.get(service).copied().unwrap_or(0.0), *to));
+    let raised = raised.filter(|(_, from, to)| to > from);
+    RuleChange {
+        mesh: split.mesh.clone(),
+        destination: split.destination.clone(),
+        namespace: split.namespace.clone(),
+        rule: split.rule.clone(),
+        what: What::Moved,
+        shift: distance(&before, &after),
+        field: split.field.clone(),
+        raised: raised
+            .map(|(service, from, to)| Raised { service: service.clone(), field: field(service), from, to })
+            .collect(),
+        before,
+        after,
+        widened: false,
+    }
+}
+
+type Canon = (RuleKey, String, Vec<(ServiceKey, u64, u64)>);
+
+fn canon(split: &Split, side: Side) -> Canon {
+    let mut shares = Vec::new();
+    if side.is_itself() {
+        shares.push((split.destination.clone(), 1, 1));
+    } else {
+        let total = split.total();
+        for backend in split.backends.iter().filter(|backend| backend.weight > 0) {
+            let common = common_divisor(backend.weight, total);
+            shares.push((backend.service.clone(), backend.weight / common, total / common));
+        }
+        shares.sort();
+    }
+    (split.rule.clone(), split.clients.to_string(), shares)
+}
+
+/// Rules with one key keep their order, as it matters to Kuma.
+fn sealed(mut canons: Vec<Canon>) -> String {
+    canons.sort_by(|a, b| a.0.cmp(&b.0));
+    let text = serde_json::json!(canons).to_string();
+    hex::encode(Sha256::digest(text))
+}
+
+fn common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a.max(1) } else { common_divisor(b, a % b) }
+}
