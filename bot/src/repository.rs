@@ -376,6 +376,15 @@ impl Repository {
         Ok(paths.flatten().map(|path| String::from_utf8_lossy(path).into_owned()).collect())
     }
 
+    /// The newest commit both sides share; `None` when they share none.
+    pub fn fork(&self, one: Oid, other: Oid) -> Result<Option<Oid>, Error> {
+        match self.git.merge_base(one, other) {
+            Ok(id) => Ok(Some(id)),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(self.failed(&format!("cannot compare {one} and {other}"), error)),
+        }
+    }
+
     /// Merges `tip` into the branch `base` with a merge commit, and moves the branch; where the branch is afterwards.
     ///
     /// A tip the branch already holds changes nothing. Invariant: no file is merged line by line. When both sides
@@ -390,7 +399,9 @@ impl Repository {
             return Ok(head);
         }
         let failed = |error| self.failed(&format!("cannot merge into `{base}`"), error);
-        let fork = self.git.merge_base(head, tip).map_err(failed)?;
+        let Some(fork) = self.fork(head, tip)? else {
+            return Err(Error::stalled(format!("cannot merge into `{base}`: the two share no history")));
+        };
         let theirs = self.changed_paths(fork, tip)?;
         let both: BTreeSet<_> = self.changed_paths(fork, head)?.intersection(&theirs).cloned().collect();
         // Both sides may have come to the same file; then there is nothing to disagree about.
@@ -532,6 +543,15 @@ impl Repository {
         let message = format!("no space left for `{}`: free some, nothing was changed", self.git.path().display());
         Error::Stalled { message, source }
     }
+}
+
+/// What turns `old` into `new`, as a unified diff of one file. Reads and writes no repository.
+pub fn patch(path: &str, old: &[u8], new: &[u8]) -> Result<String, Error> {
+    let name = Path::new(path);
+    let text = git2::Patch::from_buffers(old, Some(name), new, Some(name), None)
+        .and_then(|mut patch| patch.to_buf())
+        .map_err(|source| Error::Stalled { message: format!("cannot compare `{path}`"), source: Some(source) })?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The full name of a branch.
