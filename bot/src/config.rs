@@ -182,6 +182,7 @@ pub enum Phase {
 
 /// What a canary is judged by: at least one of them.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(extend("minProperties" = 1))]
 pub struct Objectives {
     /// Failed requests.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -311,10 +312,8 @@ impl Config {
     /// Reads a configuration file.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let label = path.display().to_string();
-        let whole = |message: String| ConfigErrors {
-            file: label.clone(),
-            mistakes: vec![Mistake { place: None, message }],
-        };
+        let whole =
+            |message: String| ConfigErrors { file: label.clone(), mistakes: vec![Mistake { place: None, message }] };
         let size = std::fs::metadata(path).map_err(|error| whole(format!("cannot read it: {error}")))?.len();
         if size > SIZE_LIMIT as u64 {
             return Err(whole(too_large(size)));
@@ -359,9 +358,7 @@ impl Config {
     pub fn recording(&self) -> Result<PathBuf, NotYet> {
         match &self.metrics {
             Metrics::Recording { path } => Ok(self.resolve(path)),
-            Metrics::Prometheus { .. } => {
-                Err(NotYet { field: "metrics", kind: "prometheus", instead: "recording" })
-            }
+            Metrics::Prometheus { .. } => Err(NotYet { field: "metrics", kind: "prometheus", instead: "recording" }),
         }
     }
 

@@ -508,7 +508,9 @@ impl Repository {
             let Ok(found) = fs::metadata(&path) else { continue };
             let age = found.modified().ok().and_then(|written| written.elapsed().ok());
             if !ours && age.is_none_or(|age| age < LOCK_AGE) {
-                return Err(Error::waiting(format!("`{name}` is locked by another process; the next pass tries again")));
+                return Err(Error::waiting(format!(
+                    "`{name}` is locked by another process; the next pass tries again"
+                )));
             }
             fs::remove_file(&path).map_err(|error| {
                 Error::stalled(format!("cannot remove the dead lock `{}`: {error}; remove it", path.display()))
@@ -548,9 +550,10 @@ impl Repository {
 /// What turns `old` into `new`, as a unified diff of one file. Reads and writes no repository.
 pub fn patch(path: &str, old: &[u8], new: &[u8]) -> Result<String, Error> {
     let name = Path::new(path);
-    let text = git2::Patch::from_buffers(old, Some(name), new, Some(name), None)
-        .and_then(|mut patch| patch.to_buf())
-        .map_err(|source| Error::Stalled { message: format!("cannot compare `{path}`"), source: Some(source) })?;
+    let text =
+        git2::Patch::from_buffers(old, Some(name), new, Some(name), None)
+            .and_then(|mut patch| patch.to_buf())
+            .map_err(|source| Error::Stalled { message: format!("cannot compare `{path}`"), source: Some(source) })?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

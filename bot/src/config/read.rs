@@ -1,6 +1,6 @@
 //! From YAML values to a [`Config`], collecting every mistake on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -118,24 +118,27 @@ impl Reader {
     fn rollouts(&mut self, node: &Node, path: &str, kuma: Option<Kuma>) -> Option<Vec<Rollout>> {
         let items = self.list(node, path)?;
         let mut rollouts: Vec<Option<Rollout>> = Vec::new();
-        let mut names: Vec<(String, Place)> = Vec::new();
+        let mut names: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, item) in items.iter().enumerate() {
             let path = format!("{path}[{index}]");
             // A name counts even when the rest of its rollout is wrong.
             if let Some(name) = child(item, "name")
                 && let Value::Scalar { text, .. } = &name.value
             {
-                match names.iter().find(|(known, _)| known == text) {
-                    Some((_, (line, _))) => {
+                match names.get(text.as_str()) {
+                    Some(line) => {
                         let message = format!("the name {} is taken by the rollout in line {line}", quote(text));
                         self.say(name.at, message);
                     }
-                    None => names.push((text.clone(), name.at)),
+                    None => {
+                        names.insert(text, item.at.0);
+                    }
                 }
             }
             let rollout = self.rollout(item, &path, kuma);
             if let Some(new) = &rollout
-                && let Some(old) = rollouts.iter().flatten().find(|old| old.route == new.route && old.canary == new.canary)
+                && let Some(old) =
+                    rollouts.iter().flatten().find(|old| old.route == new.route && old.canary == new.canary)
             {
                 let both = format!("`{path}` moves the same canary on the same route as {}", quote(&old.name));
                 self.say(item.at, both);
@@ -257,7 +260,8 @@ impl Reader {
         let beta = self.optional(&table, "beta", Self::chance);
         let margins = self.optional(&table, "margins", Self::margins);
         let ceilings = self.optional(&table, "ceilings", Self::ceilings);
-        let hold_back = self.optional(&table, "holdBack", |r, n, p| r.choice(n, p, &[("true", true), ("false", false)]));
+        let hold_back =
+            self.optional(&table, "holdBack", |r, n, p| r.choice(n, p, &[("true", true), ("false", false)]));
         let deadline = self.optional(&table, "deadline", Self::duration);
         let rungs = match &ladder {
             Some(Some(ladder)) => Some(ladder.len() - 1),
@@ -272,8 +276,8 @@ impl Reader {
             if let (Some(rungs), Some(length), Some(node)) = (rungs, length, table.get(key))
                 && rungs != length
             {
-                let message = format!("`{path}.{key}` has {length} entries, the ladder {rungs} rungs below 100%");
-                self.say(node.at, format!("{message}: write one for each"));
+                let message = format!("`{path}.{key}` is for {length} rungs, but {rungs} of the ladder are below 100%");
+                self.say(node.at, format!("{message}: write one for each of those"));
             }
         }
         if let (Some(Some(dwell)), Some(Some(deadline)), Some(node)) = (&dwell, &deadline, table.get("deadline"))
@@ -346,7 +350,10 @@ impl Reader {
         let items = self.list(node, path)?;
         let ends = self.each(items, path, Self::number)?;
         let [low, high] = ends[..] else {
-            self.say(node.at, format!("`{path}` has {} entries: write the lowest and the highest value", ends.len()));
+            self.say(
+                node.at,
+                format!("`{path}` has to hold two numbers, the lowest and the highest, not {}", ends.len()),
+            );
             return None;
         };
         if low >= high {
@@ -441,7 +448,7 @@ impl Reader {
         let text = self.text(node, path)?;
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {
-            let hint = meant(&text, choices.iter().map(|(name, _)| *name));
+            let hint = meant(&text, choices.iter().map(|(name, _)| *name)).replacen(':', ";", 1);
             self.say(node.at, format!("`{path}` cannot be {}: choose {}{hint}", quote(&text), either(choices)));
         }
         found
@@ -563,15 +570,16 @@ impl Reader {
     /// A table whose keys are names.
     fn any_table<'n>(&mut self, node: &'n Node, path: &str) -> Option<Table<'n>> {
         let Value::Table(entries) = &node.value else {
-            self.wrong(node, if path.is_empty() { "the file" } else { path }, "a table");
+            self.wrong(node, path, "a table");
             return None;
         };
+        let mut seen = BTreeSet::new();
         let mut table = Table { at: node.at, path: path.to_owned(), entries: Vec::new() };
         for (key, value) in entries {
-            if table.get(&key.text).is_some() {
-                self.say(key.at, format!("{} is there twice: keep one", quote(&key.text)));
-            } else {
+            if seen.insert(&key.text) {
                 table.entries.push((&key.text, value));
+            } else {
+                self.say(key.at, format!("{} is there twice: keep one", quote(&key.text)));
             }
         }
         Some(table)
@@ -617,12 +625,12 @@ impl Reader {
 
     fn wrong(&mut self, node: &Node, path: &str, wanted: &str) {
         let found = match &node.value {
-            Value::Scalar { text, .. } if text.is_empty() => "nothing".to_owned(),
+            Value::Scalar { text, plain } if text.is_empty() || *plain && text == "~" => "nothing".to_owned(),
             Value::Scalar { text, .. } => quote(text),
             Value::List(_) => "a list".to_owned(),
             Value::Table(_) => "a table".to_owned(),
         };
-        self.say(node.at, format!("`{path}` has to be {wanted}, not {found}"));
+        self.say(node.at, format!("{} has to be {wanted}, not {found}", container(path)));
     }
 
     fn say(&mut self, at: Place, message: impl Into<String>) {
@@ -650,7 +658,10 @@ impl InUnitsOf for f64 {
         if let Some([low, high]) = scale
             && self >= high - low
         {
-            reader.say(node.at, format!("the aim of `{path}` is {self}, as wide as its whole scale from {low} to {high}"));
+            reader.say(
+                node.at,
+                format!("the aim of `{path}` is {self}, as wide as its whole scale from {low} to {high}"),
+            );
             return None;
         }
         Some(self)
@@ -688,7 +699,12 @@ fn shortened(text: &str) -> String {
 fn meant<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
     // Long text is no slip of a short word, and comparing it costs time.
     let text = if text.len() > 60 { "" } else { text };
-    let near = known.map(|name| (strsim::damerau_levenshtein(&text.to_lowercase(), &name.to_lowercase()), name));
+    let known = known.collect::<Vec<_>>();
+    if let Some(name) = known.iter().find(|name| text.len() >= 3 && name.starts_with(text)) {
+        return format!(": did you mean `{name}`?");
+    }
+    let near =
+        known.into_iter().map(|name| (strsim::damerau_levenshtein(&text.to_lowercase(), &name.to_lowercase()), name));
     match near.min() {
         Some((distance, name)) if distance <= 1 + name.len() / 4 && distance < name.len() => {
             format!(": did you mean `{name}`?")
@@ -737,7 +753,8 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         return Err(WRITE);
     }
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or("the unit is missing, such as `s` or `m`")?;
+        let end =
+            rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or("the unit is missing, such as `s` or `m`")?;
         let number = decimal(&rest[..end]).ok_or(WRITE)?;
         rest = &rest[end..];
         let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());

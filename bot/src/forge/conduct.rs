@@ -173,7 +173,8 @@ impl Conduct {
         for desired in desired {
             let key = desired.key(&self.bot);
             if !wanted.insert(key.clone()) {
-                let twice = Error::stalled(format!("two proposals are both `{}` for `{}`", desired.kind, desired.scope));
+                let twice =
+                    Error::stalled(format!("two proposals are both `{}` for `{}`", desired.kind, desired.scope));
                 outcomes.push(Outcome { key, number: None, action: Action::Failed(twice) });
                 continue;
             }
@@ -269,7 +270,8 @@ impl Pass<'_> {
         match self.forge.merge(pull.number, pull.content.head, self.now) {
             Ok(_) => Ok((number, Action::Merged)),
             Err(Error::Conflict { base, .. }) => {
-                let message = format!("cannot merge #{} yet: `{base}` moved; it is rebuilt in the next pass", pull.number);
+                let message =
+                    format!("cannot merge #{} yet: `{base}` moved; it is rebuilt in the next pass", pull.number);
                 Err(Error::waiting(message))
             }
             Err(error) => Err(error),
@@ -321,7 +323,9 @@ impl Pass<'_> {
             };
             return Ok((self.forge.open(new, self.now)?, Action::Opened));
         }
-        Err(Error::stalled(format!("other people's commits are on `{first}` and its successors: remove those branches")))
+        Err(Error::stalled(format!(
+            "other people's commits are on `{first}` and its successors: remove those branches"
+        )))
     }
 
     /// Puts one commit of ours on a branch: the base with the changes, so that the branch says nothing else.
@@ -446,7 +450,8 @@ impl Pass<'_> {
     /// Closes a pull request that is moot, unless people put work into it; then it tells them.
     fn close(&self, pull: &Pull, reason: &str) -> Result<Action, Error> {
         if let Branch::Foreign = self.branch(&pull.branch, &pull.key, &self.known(pull)?)? {
-            let text = format!("I would close this now: {reason}. It holds commits that are not mine, so it stays open.");
+            let text =
+                format!("I would close this now: {reason}. It holds commits that are not mine, so it stays open.");
             self.forge.comment(pull.number, Some("moot"), &text, self.now)?;
             return Ok(Action::LeftToPeople);
         }

@@ -246,9 +246,8 @@ impl From<&Pull> for Record {
 
 impl Record {
     fn into_pull(self, body: String, evidence: Vec<u8>, comments: Vec<CommentRecord>) -> anyhow::Result<Pull> {
-        let comment = |record: CommentRecord| {
-            anyhow::Ok(Comment { key: record.key, text: record.text, at: record.at.parse()? })
-        };
+        let comment =
+            |record: CommentRecord| anyhow::Ok(Comment { key: record.key, text: record.text, at: record.at.parse()? });
         Ok(Pull {
             number: self.number,
             key: self.key,
