@@ -284,20 +284,29 @@ impl Repository {
                 None => writable(path).map(|()| FileMode::Blob)?,
             };
             spend()?;
-            let blob = self.git.blob(bytes).map_err(|error| self.failed(&format!("cannot write `{path}`"), error))?;
+            let what = format!("cannot write `{path}`");
+            let blob = self.stored(&what, self.git.blob(bytes))?;
             update.upsert(path.as_str(), blob, mode);
         }
-        let failed = |error| self.failed("cannot write a tree", error);
+        let what = "cannot write a tree";
         let base = match base {
             Some(tree) => tree,
             None => {
                 spend()?;
-                let empty = self.git.treebuilder(None).and_then(|builder| builder.write()).map_err(failed)?;
-                self.git.find_tree(empty).map_err(failed)?
+                let empty = self.git.treebuilder(None).and_then(|builder| builder.write());
+                let empty = self.stored(what, empty)?;
+                self.git.find_tree(empty).map_err(|error| self.failed(what, error))?
             }
         };
         spend()?;
-        update.create_updated(&self.git, &base).map_err(failed)
+        let edited = self.stored(what, update.create_updated(&self.git, &base))?;
+        let tree = self.git.find_tree(edited).map_err(|error| self.failed(what, error))?;
+        for (path, _) in changes {
+            // Reads every folder on the way: each of them was written too.
+            let found = tree.get_path(Path::new(path)).map(|entry| entry.id());
+            self.stored(&format!("cannot write `{path}`"), found)?;
+        }
+        Ok(edited)
     }
 
     /// A commit of a tree that is written already.
@@ -314,7 +323,8 @@ impl Repository {
         let parents = parents.iter().map(|id| self.find(*id)).collect::<Result<Vec<_>, _>>()?;
         let tree = self.git.find_tree(tree).map_err(failed)?;
         spend()?;
-        self.git.commit(None, &who, &who, message, &tree, &parents.iter().collect::<Vec<_>>()).map_err(failed)
+        let written = self.git.commit(None, &who, &who, message, &tree, &parents.iter().collect::<Vec<_>>());
+        self.stored("cannot write a commit", written)
     }
 
     /// Moves a reference, by its full name, if it is where `expected` says; `None`: only if it is absent.
@@ -324,9 +334,13 @@ impl Repository {
         self.break_stale_lock(name)?;
         let current = expected.unwrap_or(Oid::ZERO_SHA1);
         match self.git.reference_matching(name, new, true, current, "sluice") {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.unmoved(name, expected, error)),
+            Ok(_) => {}
+            Err(error) => return Err(self.unmoved(name, expected, error)),
         }
+        if self.target(name)? != Some(new) && self.is_full() {
+            return Err(self.full(None));
+        }
+        Ok(())
     }
 
     /// Removes a reference, by its full name, if it is where `expected` says.
@@ -414,10 +428,37 @@ impl Repository {
             return Err(Error::Conflict { base: base.to_owned(), paths: theirs.into_iter().collect() });
         }
         spend()?;
-        let tree = index.write_tree_to(&self.git).map_err(failed)?;
+        let tree = self.stored(&format!("cannot merge into `{base}`"), index.write_tree_to(&self.git))?;
         let merged = self.commit_of(&[head, tip], tree, message, signature)?;
+        // Reads every folder the merge wrote before anything depends on them.
+        self.changed_paths(head, merged)?;
         self.update_ref(&name, merged, Some(head))?;
         Ok(merged)
+    }
+
+    /// Makes sure that an object is there when its writing is said to have succeeded.
+    ///
+    /// On a full disk libgit2 was seen to report success for an object that was never stored; believing it would put
+    /// a commit out of reach of everything built upon it.
+    fn stored(&self, what: &str, written: Result<Oid, git2::Error>) -> Result<Oid, Error> {
+        let checked = written.and_then(|id| {
+            let read = self.git.odb().and_then(|odb| odb.read(id).map(|_| id));
+            if read.is_err() {
+                // What is there but unreadable would be taken for the object by the next write.
+                let name = id.to_string();
+                let _ = fs::remove_file(self.git.path().join("objects").join(&name[..2]).join(&name[2..]));
+            }
+            read
+        });
+        checked.map_err(|error| if self.is_full() { self.full(Some(error)) } else { self.failed(what, error) })
+    }
+
+    /// Is there no space for even one more page?
+    fn is_full(&self) -> bool {
+        let probe = self.git.path().join("sluice.probe");
+        let written = fs::write(&probe, [0; 4096]);
+        let _ = fs::remove_file(&probe);
+        written.is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
     fn find(&self, id: Oid) -> Result<git2::Commit<'_>, Error> {
@@ -525,6 +566,7 @@ impl Repository {
                 let found = self.target(name).unwrap_or_default();
                 Error::Moved { name: name.to_owned(), expected, found }
             }
+            _ if self.is_full() => self.full(Some(error)),
             _ => self.failed(&format!("cannot move `{name}`"), error),
         }
     }

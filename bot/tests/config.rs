@@ -1,5 +1,7 @@
 //! `sluice.yaml`: what is accepted, and what a person is told about what is not.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test's helper is the failure itself")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

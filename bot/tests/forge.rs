@@ -1,5 +1,7 @@
 //! The policy repository and its pull requests, on real bare repositories.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test's helper is the failure itself")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -265,7 +267,8 @@ fn a_dead_lock_is_broken_and_a_living_one_waited_for() {
 fn a_merge_joins_changes_of_different_files_and_refuses_the_same_one() {
     let world = World::new();
     let fork = world.main();
-    let tip = world.repository.commit(&[fork], Some(fork), &files(&[(ROUTE, "weight: 10\n")]), "m", &person(1)).unwrap();
+    let tip =
+        world.repository.commit(&[fork], Some(fork), &files(&[(ROUTE, "weight: 10\n")]), "m", &person(1)).unwrap();
     let base = world.by_hand("main", &[("README.md", "other\n")], 2);
     let merged = world.repository.merge("main", tip, "Merge\n", &person(3)).unwrap();
     assert_eq!(world.repository.describe(merged).unwrap().parents, [base, tip]);
@@ -299,7 +302,7 @@ fn a_full_disk_is_told_plainly_and_leaves_nothing_half_written() {
         let desired = DesiredPull { evidence: noise(6_000), ..world.shift(25) };
         match world.only(desired, 2) {
             Action::Failed(error) => {
-                assert!(!error.waits() && error.to_string().starts_with("no space left for"), "{error}");
+                assert!(!error.waits() && error.to_string().starts_with("no space left for"), "{error:?}");
                 world.is_sound();
                 let main = refs.iter().find(|(name, _)| name == "refs/heads/main").unwrap();
                 assert_eq!(world.main(), main.1);
@@ -343,7 +346,8 @@ struct Mount(PathBuf);
 
 impl Mount {
     fn tmpfs(at: &Path, size: &str) -> Self {
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
         let told = mount.as_ref().map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
         assert!(
             mount.as_ref().is_ok_and(|output| output.status.success()),
@@ -677,11 +681,17 @@ fn one_proposal_that_fails_does_not_stop_the_others() {
     let world = World::new();
     let broken = DesiredPull { scope: "broken".into(), changes: files(&[("../x", "x")]), ..world.shift(10) };
     let outcomes = world.pass(&[broken, world.shift(10), world.shift(25)], 1);
-    assert!(matches!(&outcomes[..], [
-        Outcome { action: Action::Failed(_), .. },
-        Outcome { action: Action::Opened, .. },
-        Outcome { action: Action::Failed(_), .. },
-    ]), "{outcomes:?}");
+    assert!(
+        matches!(
+            &outcomes[..],
+            [
+                Outcome { action: Action::Failed(_), .. },
+                Outcome { action: Action::Opened, .. },
+                Outcome { action: Action::Failed(_), .. },
+            ]
+        ),
+        "{outcomes:?}"
+    );
     assert_eq!(world.pulls().len(), 1);
 }
 
@@ -719,7 +729,8 @@ fn a_killed_process_leaves_what_the_next_one_completes() {
     // A lock of a branch people push to as well is only broken when it is old.
     let mut desired = vec![DesiredPull { scope: "last".into(), ..world.shift(99) }];
     for attempt in 0.. {
-        let failed = world.pass(&desired, 10_000).into_iter().any(|outcome| matches!(outcome.action, Action::Failed(_)));
+        let failed =
+            world.pass(&desired, 10_000).into_iter().any(|outcome| matches!(outcome.action, Action::Failed(_)));
         if !failed {
             break;
         }
