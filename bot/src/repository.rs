@@ -246,19 +246,6 @@ impl Repository {
             .map_err(|error| self.failed(&format!("cannot compare {id} and {ancestor}"), error))
     }
 
-    /// The commits reachable from `tip` and from none of `known`, newest first.
-    pub fn commits(&self, tip: Oid, known: &[Oid]) -> Result<Vec<Oid>, Error> {
-        let walk = || -> Result<Vec<Oid>, git2::Error> {
-            let mut walk = self.git.revwalk()?;
-            walk.push(tip)?;
-            for id in known {
-                walk.hide(*id)?;
-            }
-            walk.collect()
-        };
-        walk().map_err(|error| self.failed(&format!("cannot walk back from {tip}"), error))
-    }
-
     /// Writes a commit and moves no reference.
     ///
     /// The tree is that of `base` with `changes` put over it, or `changes` alone without a base. A file keeps its mode.

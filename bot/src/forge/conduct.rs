@@ -258,7 +258,7 @@ impl Pass<'_> {
             Some(pull) => self.refresh(desired, key, pull)?,
             None => match self.declined(desired, mine) {
                 Some(reason) => return Ok((None, Action::Declined(reason))),
-                None => self.create(desired, key, mine)?,
+                None => self.create(desired, key)?,
             },
         };
         // Content that was merged once and is gone again was taken back by somebody: then a person decides.
@@ -297,13 +297,11 @@ impl Pass<'_> {
         Ok((pull, if same { Action::Rebuilt } else { Action::Updated }))
     }
 
-    fn create(&self, desired: &DesiredPull, key: &str, mine: &[&Pull]) -> Result<(Pull, Action), Error> {
+    fn create(&self, desired: &DesiredPull, key: &str) -> Result<(Pull, Action), Error> {
         let first = desired.branch(&self.conduct.bot);
         let names = std::iter::once(first.clone()).chain((2..10).map(|n| format!("{first}-{n}")));
         for branch in names {
-            let mut known = vec![desired.base_at];
-            known.extend(mine.iter().filter(|pull| pull.branch == branch).map(|pull| pull.content.base_at));
-            let head = match self.branch(&branch, key, &known)? {
+            let head = match self.branch(&branch, key, &[desired.base_at])? {
                 Branch::Absent => self.extend(&branch, None, desired, key)?,
                 Branch::Ours(tip, told) => {
                     let ready = told.as_deref() == Some(&desired.digest)
@@ -357,15 +355,22 @@ impl Pass<'_> {
         Ok(commit)
     }
 
-    fn branch(&self, name: &str, key: &str, known: &[Oid]) -> Result<Branch, Error> {
+    /// Whose is a branch? `bases` are the commits it may have started from.
+    ///
+    /// The newest commit answers for all: we put ours on a base or on another one of ours, never on anybody else's,
+    /// and the seal vouches for the parents. So this holds even after the base was rewritten.
+    fn branch(&self, name: &str, key: &str, bases: &[Oid]) -> Result<Branch, Error> {
         let Some(tip) = self.repository.head(name)? else { return Ok(Branch::Absent) };
-        for commit in self.repository.commits(tip, known)? {
-            match self.own(commit)? {
-                Some((found, _)) if found == key => {}
-                _ => return Ok(Branch::Foreign),
+        match self.own(tip)? {
+            Some((found, digest)) if found == key => return Ok(Branch::Ours(tip, Some(digest))),
+            _ => {}
+        }
+        for base in bases {
+            if self.repository.contains(*base, tip)? {
+                return Ok(Branch::Ours(tip, None));
             }
         }
-        Ok(Branch::Ours(tip, self.own(tip)?.map(|(_, digest)| digest)))
+        Ok(Branch::Foreign)
     }
 
     /// The key and digest of a commit we wrote; `None` for everybody else's.
@@ -449,7 +454,7 @@ impl Pass<'_> {
 
     /// Closes a pull request that is moot, unless people put work into it; then it tells them.
     fn close(&self, pull: &Pull, reason: &str) -> Result<Action, Error> {
-        if let Branch::Foreign = self.branch(&pull.branch, &pull.key, &self.known(pull)?)? {
+        if let Branch::Foreign = self.branch(&pull.branch, &pull.key, &self.bases(pull)?)? {
             let text =
                 format!("I would close this now: {reason}. It holds commits that are not mine, so it stays open.");
             self.forge.comment(pull.number, Some("moot"), &text, self.now)?;
@@ -473,15 +478,12 @@ impl Pass<'_> {
             if users.iter().any(needed) {
                 continue;
             }
-            let (key, known) = match users.last() {
-                Some(pull) => (pull.key.clone(), self.known(pull)?),
-                // Nobody recorded a base, but a commit of ours stands on its base or on another commit of ours.
-                None => match self.own(tip)? {
-                    Some((key, _)) => (key, self.repository.describe(tip)?.parents),
-                    None => continue,
-                },
+            let (key, bases) = match (users.last(), self.own(tip)?) {
+                (Some(pull), _) => (pull.key.clone(), self.bases(pull)?),
+                (None, Some((key, _))) => (key, Vec::new()),
+                (None, None) => continue,
             };
-            if let Branch::Ours(..) = self.branch(branch, &key, &known)? {
+            if let Branch::Ours(..) = self.branch(branch, &key, &bases)? {
                 self.repository.delete_ref(&name, tip)?;
             }
         }
@@ -489,10 +491,10 @@ impl Pass<'_> {
     }
 
     /// Where a pull request's branch may have come from.
-    fn known(&self, pull: &Pull) -> Result<Vec<Oid>, Error> {
-        let mut known = vec![pull.content.base_at];
-        known.extend(self.repository.head(&pull.base)?);
-        Ok(known)
+    fn bases(&self, pull: &Pull) -> Result<Vec<Oid>, Error> {
+        let mut bases = vec![pull.content.base_at];
+        bases.extend(self.repository.head(&pull.base)?);
+        Ok(bases)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::forge::Local;
 use crate::repository::{Signature, crash};
@@ -65,6 +67,14 @@ impl World {
 
     fn pass(&self, desired: &[DesiredPull], at: i64) -> Vec<Outcome> {
         self.conduct.reconcile(&self.forge, &self.repository, desired, minute(at)).unwrap()
+    }
+
+    fn pulls(&self) -> Vec<Pull> {
+        self.forge.list(&Filter::default()).unwrap()
+    }
+
+    fn main(&self) -> Oid {
+        self.repository.head("main").unwrap().unwrap()
     }
 
     fn refs(&self) -> Vec<(String, Oid)> {
@@ -218,6 +228,133 @@ fn a_proposal_that_vanished_after_a_crash_leaves_no_branch_behind() {
         world.pass(&[], 101);
         assert_eq!(world.repository.references("refs/heads/*").unwrap().len(), 1, "killed after write {survived}");
         assert!(world.forge.list(&Filter { open: true, ..Filter::default() }).unwrap().is_empty());
+    }
+}
+
+/// Something that happens between two passes.
+#[derive(Debug, Clone)]
+enum Event {
+    WeightWanted(u32),
+    NothingWanted,
+    MergesAllowed(bool),
+    PersonCommitsToBranch,
+    PersonAmendsUnderOurName,
+    PersonCloses,
+    PersonMerges,
+    PersonRemovesBranch,
+    PersonChangesTheFile,
+    PersonChangesAnotherFile,
+    PersonRewritesTheBase,
+    Crash(usize),
+    DaysPass(i64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => (0u32..6).prop_map(|weight| Event::WeightWanted(weight * 10)),
+        1 => Just(Event::NothingWanted),
+        1 => any::<bool>().prop_map(Event::MergesAllowed),
+        2 => Just(Event::PersonCommitsToBranch),
+        1 => Just(Event::PersonAmendsUnderOurName),
+        1 => Just(Event::PersonCloses),
+        1 => Just(Event::PersonMerges),
+        1 => Just(Event::PersonRemovesBranch),
+        1 => Just(Event::PersonChangesTheFile),
+        1 => Just(Event::PersonChangesAnotherFile),
+        1 => Just(Event::PersonRewritesTheBase),
+        3 => (0usize..25).prop_map(Event::Crash),
+        1 => (1i64..40).prop_map(Event::DaysPass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens in whatever order: people's commits stay, one pull request per proposal is open at most, and
+    /// a pass settles things, so that the next one writes nothing.
+    #[test]
+    fn peoples_work_outlives_any_course_of_events(events in prop::collection::vec(event(), 1..14)) {
+        let world = World::new();
+        let (mut wanted, mut merges, mut crashes) = (Some(10), false, None);
+        let mut theirs: Vec<(String, Oid)> = Vec::new();
+        let mut now = 1;
+        for event in events {
+            now += 1;
+            let open = world.pulls().into_iter().find(|pull| pull.is_open());
+            let branch = open.as_ref().and_then(|pull| {
+                let tip = world.repository.head(&pull.branch).unwrap()?;
+                Some((pull.branch.clone(), tip))
+            });
+            match (event, open, branch) {
+                (Event::WeightWanted(weight), ..) => wanted = Some(weight),
+                (Event::NothingWanted, ..) => wanted = None,
+                (Event::MergesAllowed(allowed), ..) => merges = allowed,
+                (Event::PersonCommitsToBranch, _, Some((branch, _))) => {
+                    let commit = world.person(&branch, &[("notes.md", &format!("{now}\n"))], now);
+                    theirs.push((branch, commit));
+                }
+                (Event::PersonAmendsUnderOurName, _, Some((branch, tip))) => {
+                    let old = world.repository.describe(tip).unwrap();
+                    let files = vec![("notes.md".to_owned(), format!("{now}\n").into_bytes())];
+                    let us = bot().signature(old.time);
+                    let new = world.repository.commit(&old.parents, Some(tip), &files, &old.message, &us).unwrap();
+                    world.repository.update_ref(&branch_ref(&branch), new, Some(tip)).unwrap();
+                    theirs.retain(|(known, _)| *known != branch);
+                    theirs.push((branch, new));
+                }
+                (Event::PersonCloses, Some(pull), _) => {
+                    world.forge.close(pull.number, "no", By::Person("Ada".into()), minute(now)).unwrap();
+                }
+                (Event::PersonMerges, _, Some((_, tip))) => {
+                    let person = Signature { name: "Ada".into(), email: "a@example.org".into(), time: minute(now) };
+                    let _ = world.repository.merge("main", tip, "by hand", &person);
+                }
+                (Event::PersonRemovesBranch, _, Some((branch, tip))) => {
+                    world.repository.delete_ref(&branch_ref(&branch), tip).unwrap();
+                    theirs.retain(|(known, _)| *known != branch);
+                }
+                (Event::PersonChangesTheFile, ..) => {
+                    world.person("main", &[(ROUTE, &format!("weight: 5 # {now}\n"))], now);
+                }
+                (Event::PersonChangesAnotherFile, ..) => {
+                    world.person("main", &[("README.md", &format!("{now}\n"))], now);
+                }
+                (Event::PersonRewritesTheBase, ..) => {
+                    let tip = world.main();
+                    let files = vec![("README.md".to_owned(), format!("rewritten {now}\n").into_bytes())];
+                    let person = Signature { name: "Ada".into(), email: "a@example.org".into(), time: minute(now) };
+                    let new = world.repository.commit(&[], Some(tip), &files, "rewritten", &person).unwrap();
+                    world.repository.update_ref("refs/heads/main", new, Some(tip)).unwrap();
+                    // What was merged into the old base went with it.
+                    theirs.retain(|(branch, _)| world.repository.head(branch).unwrap().is_some());
+                }
+                (Event::Crash(writes), ..) => crashes = Some(writes),
+                (Event::DaysPass(days), ..) => now += days * 24 * 60,
+                _ => {}
+            }
+            let desired = || wanted.map(|weight| DesiredPull { auto_merge: merges, ..world.shift(weight) });
+            crash::after(crashes);
+            if crashes.take().is_some() {
+                let _ = world.conduct.reconcile(&world.forge, &world.repository, desired().as_slice(), minute(now));
+                crash::after(None);
+            }
+            let outcomes = world.pass(desired().as_slice(), now);
+            let failed = outcomes.iter().any(|outcome| matches!(outcome.action, Action::Failed(_)));
+            prop_assert!(!failed, "{outcomes:?}");
+            let refs = world.refs();
+            crash::after(None);
+            let again = world.pass(desired().as_slice(), now);
+            prop_assert_eq!(crash::spent(), 0, "{:?} and then {:?}", outcomes, again);
+            prop_assert_eq!(world.refs(), refs);
+
+            let open = world.pulls().into_iter().filter(Pull::is_open).collect::<Vec<_>>();
+            prop_assert!(open.len() <= 1, "{open:#?}");
+            for (branch, commit) in &theirs {
+                let tips = [world.repository.head(branch).unwrap(), Some(world.main())];
+                let kept = tips.into_iter().flatten().any(|tip| world.repository.contains(tip, *commit).unwrap());
+                prop_assert!(kept, "{commit} on `{branch}` is lost");
+            }
+        }
     }
 }
 
