@@ -8,6 +8,8 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -314,21 +316,22 @@ impl Config {
         let label = path.display().to_string();
         let whole =
             |message: String| ConfigErrors { file: label.clone(), mistakes: vec![Mistake { place: None, message }] };
-        let size = std::fs::metadata(path).map_err(|error| whole(format!("cannot read it: {error}")))?.len();
-        if size > SIZE_LIMIT as u64 {
-            return Err(whole(too_large(size)));
+        let mut bytes = Vec::new();
+        // Read with a limit rather than measured first: not everything that can be opened has a size.
+        File::open(path)
+            .and_then(|file| file.take(SIZE_LIMIT as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|error| whole(format!("cannot read it: {error}")))?;
+        if bytes.len() > SIZE_LIMIT {
+            return Err(whole(too_large()));
         }
-        let bytes = std::fs::read(path).map_err(|error| whole(format!("cannot read it: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| whole(format!("it is not UTF-8: {error}")))?;
-        let mut config = Self::parse(&label, &text)?;
-        config.folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        Ok(config)
+        Ok(Self::parse(&label, &text)?.in_folder(path.parent().unwrap_or(Path::new(""))))
     }
 
     /// Reads a configuration from text; `label` is what errors call the file.
     pub fn parse(label: &str, text: &str) -> Result<Self, ConfigErrors> {
         let result = if text.len() > SIZE_LIMIT {
-            Err(vec![Mistake { place: None, message: too_large(text.len() as u64) }])
+            Err(vec![Mistake { place: None, message: too_large() }])
         } else {
             yaml::parse(text).map_err(|mistake| vec![mistake]).and_then(|root| read::config(&root))
         };
@@ -342,6 +345,12 @@ impl Config {
     /// The JSON Schema of the file, for editors.
     pub fn schema() -> Schema {
         schemars::schema_for!(Config)
+    }
+
+    /// The same, with its relative paths starting at `folder`; for a configuration that was not read from a file.
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        self.folder = folder.to_owned();
+        self
     }
 
     /// A path of the configuration as the process can open it: relative ones start at the file's folder.
@@ -471,8 +480,8 @@ fn words(duration: Duration) -> String {
     }
 }
 
-fn too_large(size: u64) -> String {
-    format!("it has {size} bytes, more than {SIZE_LIMIT}: move what is not configuration elsewhere")
+fn too_large() -> String {
+    format!("it has more than {SIZE_LIMIT} bytes: move what is not configuration elsewhere")
 }
 
 fn default_guards() -> String {

@@ -107,7 +107,7 @@ fn a_file_that_is_missing_or_no_text_is_one_mistake() {
     assert!(errors.to_string().contains("it is not UTF-8"), "{errors}");
     fs::write(&file, vec![b'#'; SIZE_LIMIT + 1]).unwrap();
     let errors = Config::load(&file).unwrap_err();
-    assert!(errors.to_string().contains("1048577 bytes, more than 1048576"), "{errors}");
+    assert!(errors.to_string().contains("it has more than 1048576 bytes"), "{errors}");
 }
 
 #[test]

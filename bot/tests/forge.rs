@@ -495,6 +495,24 @@ fn new_content_refreshes_the_same_pull_request_by_one_commit() {
 }
 
 #[test]
+fn collecting_garbage_changes_nothing() {
+    let world = World::new();
+    world.only(world.shift(10), 1);
+    world.pass(&[DesiredPull { auto_merge: true, ..world.shift(25) }], 2);
+    world.only(world.shift(50), 3);
+    let before = world.pulls();
+    let collected = Command::new("git").args(["gc", "--prune=now", "--quiet"]).current_dir(&world.dir).status();
+    assert!(collected.unwrap().success());
+    assert_eq!(world.pulls(), before);
+    let world = World { _temporary: world._temporary, ..World::at(&world.dir) };
+    assert!(matches!(world.only(world.shift(50), 4), Action::Unchanged));
+    assert!(matches!(world.only(world.shift(51), 5), Action::Updated));
+    world.pass(&[], 6);
+    assert_eq!(world.repository.references("refs/heads/*").unwrap().len(), 1, "a packed branch can be removed");
+    world.is_sound();
+}
+
+#[test]
 fn labels_are_peoples_after_opening() {
     let world = World::new();
     world.only(world.shift(10), 1);
