@@ -9,7 +9,7 @@ mod freeze;
 mod history;
 mod matches;
 mod period;
-mod time;
+pub(crate) mod time;
 
 pub use approval::Approval;
 pub use freeze::{Cron, Freeze, Ongoing, Zone};

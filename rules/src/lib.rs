@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod canary;
+pub mod decision;
 pub mod diagnostic;
 pub mod document;
 pub mod evidence;

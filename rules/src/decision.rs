@@ -1,0 +1,355 @@
+//! Evidence, guards and the route become a decision that leaves nothing to choose.
+
+use crate::canary::{Call, Policy as Rules, Tick};
+use crate::document::{Edit, EditError, File};
+use crate::evidence::{Evidence, EvidenceError, Subject};
+use crate::field::FieldPath;
+use crate::guard::{self, Author, Effect, History, Request, ShiftGuard};
+use crate::plan;
+use crate::policy::Policy;
+use crate::proposal::{Kind, Proposal, WeightChange};
+use crate::split::{self, ShareError, Split};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How far automation goes for a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Record what would have been done, write nothing.
+    Shadow,
+    /// A pull request; a person merges.
+    Assisted,
+    /// The bot merges what is inside the guards.
+    Automatic,
+}
+
+/// Everything a decision about one rollout rests on.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    /// What is on trial.
+    pub subject: Subject,
+    /// How far automation goes.
+    pub phase: Phase,
+    /// Whether the change is a major one: then every promotion asks a person.
+    pub major: bool,
+    /// The judge's rules.
+    pub rules: Rules,
+    /// The file that holds the route, and the document in it.
+    pub file: &'a File,
+    /// The document's index in the file.
+    pub document: usize,
+    /// What was seen since the canary first had weight, with the weights of then.
+    pub ticks: Vec<Tick>,
+    /// Whether the canary had weight before and lost it all: then it is over.
+    pub withdrawn: bool,
+    /// The limits.
+    pub guards: &'a [ShiftGuard],
+    /// The shifts so far.
+    pub history: &'a History,
+    /// The time of the decision.
+    pub now: Timestamp,
+}
+
+/// What will happen about one rollout, and why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    /// What it is about.
+    pub subject: Subject,
+    /// The canary's share in force, in percent.
+    pub share: f64,
+    /// What will happen.
+    pub outcome: Outcome,
+    /// What was seen; nothing before the first tick.
+    #[serde(skip)]
+    pub evidence: Option<Evidence>,
+}
+
+/// What will happen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Outcome {
+    /// Nothing; this is why.
+    Hold {
+        /// In words.
+        why: String,
+    },
+    /// Nothing yet: guards stand in the way of a move that evidence allows.
+    Held {
+        /// In words.
+        why: String,
+        /// When waiting alone is enough.
+        #[serde(with = "guard::time::option", skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
+    /// Nothing, because the phase is shadow; this would have happened.
+    Shadow {
+        /// In words.
+        would: String,
+    },
+    /// The canary is at 100 %, or was withdrawn.
+    Over {
+        /// In words.
+        why: String,
+    },
+    /// A pull request.
+    Propose {
+        /// What it proposes.
+        proposal: Box<Proposal>,
+        /// The file's new text.
+        #[serde(skip)]
+        text: String,
+    },
+}
+
+/// Why no decision can be made; a person changes something.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DecisionError {
+    /// The route does not split between the two.
+    #[error("{path}: no rule of {route} splits between `{stable}` and `{canary}`: add both as backends of one rule")]
+    NoSplit {
+        /// The file.
+        path: String,
+        /// The route.
+        route: String,
+        /// The stable arm.
+        stable: String,
+        /// The canary.
+        canary: String,
+    },
+    /// Two rules disagree about the canary's share.
+    #[error("{path}: `{first}` gives the canary {one} % and `{second}` {other} %: give both the same share")]
+    Disagree {
+        /// The file.
+        path: String,
+        /// The list of backends of one rule.
+        first: FieldPath,
+        /// The share there.
+        one: f64,
+        /// The list of backends of the other rule.
+        second: FieldPath,
+        /// The share there.
+        other: f64,
+    },
+    /// A rule cannot have the share.
+    #[error("{path}: `{field}`: {error}")]
+    Share {
+        /// The file.
+        path: String,
+        /// The list of backends.
+        field: FieldPath,
+        /// What is wrong.
+        error: ShareError,
+    },
+    /// The weight cannot be written.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// The evidence is broken.
+    #[error("{rollout}: {error}")]
+    Evidence {
+        /// The rollout.
+        rollout: String,
+        /// What is wrong.
+        error: EvidenceError,
+    },
+    /// The edited route no longer reads: a defect of ours, nothing was written.
+    #[error("{path}: the edited route does not read back: {problem}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// The rules of a route that split between two services, and the canary's share of the two in percent.
+pub fn canary_share<'a>(
+    path: &str,
+    route: &Policy,
+    splits: &'a [Split],
+    stable: &str,
+    canary: &str,
+) -> Result<(f64, Vec<&'a Split>), DecisionError> {
+    let mut found: Vec<(f64, &Split)> = Vec::new();
+    for split in splits {
+        let (stable, canary) = match (split.find(stable), split.find(canary)) {
+            (Ok(stable), Ok(canary)) => (stable, canary),
+            (Err(error @ ShareError::Ambiguous(..)), _) | (_, Err(error @ ShareError::Ambiguous(..))) => {
+                return Err(DecisionError::Share { path: path.to_owned(), field: split.field.clone(), error });
+            }
+            _ => continue,
+        };
+        let sum = canary.weight + stable.weight;
+        if sum == 0 {
+            let error = ShareError::NoWeight(canary.service.to_string(), stable.service.to_string());
+            return Err(DecisionError::Share { path: path.to_owned(), field: split.field.clone(), error });
+        }
+        found.push((100.0 * canary.weight as f64 / sum as f64, split));
+    }
+    let Some((share, first)) = found.first().copied() else {
+        return Err(DecisionError::NoSplit {
+            path: path.to_owned(),
+            route: route.identity().to_string(),
+            stable: stable.to_owned(),
+            canary: canary.to_owned(),
+        });
+    };
+    if let Some((other, second)) = found.iter().find(|(other, _)| (other - share).abs() > 1e-9) {
+        return Err(DecisionError::Disagree {
+            path: path.to_owned(),
+            first: first.field.clone(),
+            one: share,
+            second: second.field.clone(),
+            other: *other,
+        });
+    }
+    Ok((share, found.into_iter().map(|(_, split)| split).collect()))
+}
+
+/// Decides one rollout.
+///
+/// # Errors
+///
+/// When the route, the weights or the evidence are not what they must be.
+pub fn decide(trial: Trial<'_>, route: &Policy) -> Result<Decision, DecisionError> {
+    let (splits, _) = split::splits(route);
+    let path = trial.file.path();
+    let subject = trial.subject.clone();
+    let (share, pairs) = canary_share(path, route, &splits, &subject.stable, &subject.canary)?;
+    let done = |outcome, evidence| Ok(Decision { subject: subject.clone(), share, outcome, evidence });
+    if trial.withdrawn && share <= 0.0 {
+        let why = format!("`{}` was withdrawn; give it weight again to start a new trial", subject.canary);
+        return done(Outcome::Over { why }, None);
+    }
+    if trial.ticks.is_empty() {
+        let why = "nothing was seen yet in either arm".to_owned();
+        return done(Outcome::Hold { why }, None);
+    }
+    let evidence = Evidence::new(subject.clone(), trial.rules.clone(), trial.ticks.clone())
+        .map_err(|error| DecisionError::Evidence { rollout: subject.rollout.clone(), error })?;
+    let claim = &evidence.claim;
+    // Where the last tick was taken at another weight, it says nothing yet about this one.
+    let fresh = trial.ticks.last().is_some_and(|tick| (tick.share - share).abs() < 1e-6);
+    let (kind, goal) = match claim.call {
+        Call::Promote if share >= 100.0 => {
+            return done(Outcome::Over { why: claim.reason.clone() }, Some(evidence));
+        }
+        Call::Promote if fresh => (Kind::Promote, claim.share),
+        Call::Rollback => (Kind::Rollback, 0.0),
+        Call::Ask if !fresh => return done(Outcome::Hold { why: claim.reason.clone() }, Some(evidence)),
+        Call::Ask if below_margin(&evidence) => (Kind::Ask, 0.0),
+        Call::Ask if claim.reason.starts_with("no end after") => (Kind::Ask, trial.rules.next_rung(share)),
+        Call::Promote => {
+            let why = "the weight has just changed: nothing was seen at it yet".to_owned();
+            return done(Outcome::Hold { why }, Some(evidence));
+        }
+        Call::Hold | Call::Ask => return done(Outcome::Hold { why: claim.reason.clone() }, Some(evidence)),
+    };
+    let outcome = propose(&trial, route, &splits, &pairs, evidence.clone(), kind, share, goal)?;
+    done(outcome, Some(evidence))
+}
+
+fn below_margin(evidence: &Evidence) -> bool {
+    evidence.claim.signals.values().any(|signal| signal.score && signal.harm >= signal.harm_bound)
+}
+
+/// Turns a goal into the next write, if guards and phase let it.
+#[allow(clippy::too_many_arguments)] // each is one part of the decision, used once
+fn propose(
+    trial: &Trial<'_>,
+    route: &Policy,
+    splits: &[Split],
+    pairs: &[&Split],
+    evidence: Evidence,
+    kind: Kind,
+    share: f64,
+    goal: f64,
+) -> Result<Outcome, DecisionError> {
+    let identity = route.identity();
+    let max_step = pairs.iter().filter_map(|split| guard::max_step(trial.guards, identity, split)).reduce(f64::min);
+    let mut writes = plan::writes(share, goal, max_step);
+    let to = writes.remove(0);
+    let (changes, edits) = reweigh(trial, pairs, to)?;
+    let text = trial.file.edit(trial.document, &edits)?;
+    let after = read_back(trial, &text)?;
+    let request = Request {
+        identity: identity.clone(),
+        author: Author::Bot,
+        change: split::change(splits, &split::splits(&after).0),
+    };
+    let verdict = guard::judge(trial.guards, &request, trial.history, &[], trial.now);
+    let denied = verdict.causes.iter().filter(|cause| cause.effect == Effect::Denied);
+    let guards: Vec<String> = denied.map(|cause| cause.message.clone()).collect();
+    let words = format!("{share} % → {to} % for `{}`", trial.subject.canary);
+    if trial.phase == Phase::Shadow {
+        return Ok(Outcome::Shadow { would: format!("would propose {words}: {}", evidence.claim.reason) });
+    }
+    if !guards.is_empty()
+        && kind == Kind::Promote
+        && let Some(until) = guard::next_allowed(trial.guards, &request, trial.history, trial.now)
+    {
+        let why = format!("evidence allows {words}, and a guard holds it: {}", guards.join("; "));
+        return Ok(Outcome::Held { why, until: Some(until) });
+    }
+    let person = match (kind, trial.phase) {
+        (Kind::Ask, _) => Some(evidence.claim.reason.clone()),
+        (Kind::Promote, _) if trial.major => Some("a major change always asks a person".to_owned()),
+        (Kind::Promote, _) if !guards.is_empty() => Some("it goes beyond what a guard lets automation do".to_owned()),
+        (_, Phase::Assisted) => Some("this rollout is in the phase `assisted`: a person merges".to_owned()),
+        _ => None,
+    };
+    let proposal = Proposal {
+        kind,
+        subject: trial.subject.clone(),
+        path: trial.file.path().to_owned(),
+        document: trial.document,
+        changes,
+        from: share,
+        to,
+        then: writes,
+        guards,
+        person,
+        evidence,
+    };
+    Ok(Outcome::Propose { proposal: Box::new(proposal), text })
+}
+
+/// The weights that give the canary `to` percent in every rule that splits between the two.
+fn reweigh(trial: &Trial<'_>, pairs: &[&Split], to: f64) -> Result<(Vec<WeightChange>, Vec<Edit>), DecisionError> {
+    let mut changes = Vec::new();
+    let mut edits = Vec::new();
+    for split in pairs {
+        let wrong = |error| DecisionError::Share {
+            path: trial.file.path().to_owned(),
+            field: split.field.clone(),
+            error,
+        };
+        let reweigh = split.with_share(&trial.subject.canary, &trial.subject.stable, to).map_err(wrong)?;
+        let places: BTreeMap<&FieldPath, (&str, u64)> = split
+            .backends
+            .iter()
+            .flat_map(|backend| {
+                let name = backend.service.as_str();
+                let also = backend.also.iter().map(move |entry| (&entry.field, (name, entry.weight)));
+                [(&backend.field, (name, backend.first))].into_iter().chain(also)
+            })
+            .collect();
+        for (field, weight) in reweigh.weights {
+            let (backend, from) = places.get(&field).copied().unwrap_or(("", 1));
+            changes.push(WeightChange { field: field.clone(), backend: backend.to_owned(), from, to: weight });
+            edits.push(Edit { field, value: weight });
+        }
+    }
+    Ok((changes, edits))
+}
+
+fn read_back(trial: &Trial<'_>, text: &str) -> Result<Policy, DecisionError> {
+    let path = trial.file.path().to_owned();
+    let unreadable = |problem: String| DecisionError::Unreadable { path: path.clone(), problem };
+    let file = File::parse(&path, text.as_bytes())
+        .map_err(|problems| unreadable(problems.first().map(ToString::to_string).unwrap_or_default()))?;
+    let document = file.documents().get(trial.document).ok_or_else(|| unreadable("the document is gone".into()))?;
+    Policy::read(document.value())
+        .map_err(|problems| unreadable(problems.first().map(ToString::to_string).unwrap_or_default()))
+}
