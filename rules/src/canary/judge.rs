@@ -173,8 +173,8 @@ pub struct Judge {
     last: Option<i64>,
     /// The rung in force and since when.
     rung: Option<(f64, i64)>,
-    /// The rung that evidence cleared and that the share has not reached yet.
-    cleared: Option<f64>,
+    /// The rung that evidence cleared and that the share has not reached yet, and the share at which it did.
+    cleared: Option<(f64, f64)>,
     gaps: u32,
     late_signals: u32,
     finished: Option<Verdict>,
@@ -233,7 +233,7 @@ impl Judge {
         self.learn(tick, warm);
         let verdict = self.decide(tick, begun, since);
         if verdict.reason == Reason::Safe {
-            self.cleared = Some(verdict.share);
+            self.cleared = Some((verdict.share, tick.share));
         }
         if verdict.call == Call::Rollback {
             let Reason::Harm(signal, ..) = &verdict.reason else { return Ok(verdict) };
@@ -314,7 +314,7 @@ impl Judge {
         }
         let before = self.rung.map_or(share, |(before, _)| before);
         // A large rung is climbed in several writes; what lies between is no rung of its own.
-        self.cleared = self.cleared.filter(|target| before < share && share < *target - 1e-9);
+        self.cleared = self.cleared.filter(|(target, _)| before < share && share < *target - 1e-9);
         self.ratio = SampleRatio::new();
         self.rung = Some((share, since));
     }
@@ -378,12 +378,14 @@ impl Judge {
         if let Some(direction) = self.ratio.tripped() {
             return stay(Call::Ask, Reason::SampleRatio(direction));
         }
-        if let Some(target) = self.cleared.filter(|target| tick.share < *target)
-            && !self.policy.rungs().iter().any(|rung| (rung - tick.share).abs() < 1e-9)
+        // Evidence that passed its bound once has done so for good; only unease takes the permission back.
+        if let Some((target, at)) = self.cleared.filter(|(target, _)| tick.share < *target - 1e-9)
             && self.gaps == 0
             && self.uneasy().is_none()
         {
-            return Verdict { call: Call::Promote, share: target, reason: Reason::OnTheWay };
+            let here = (at - tick.share).abs() < 1e-9;
+            let reason = if here { Reason::Safe } else { Reason::OnTheWay };
+            return Verdict { call: Call::Promote, share: target, reason };
         }
         let blocked = self.blocked(tick, since);
         match blocked {

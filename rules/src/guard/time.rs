@@ -13,10 +13,10 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         .map_err(|_| D::Error::custom(format_args!("`{text}` is no moment; write it like 2026-11-27T08:10:00Z")))
 }
 
-pub(super) mod option {
+pub(crate) mod option {
     use super::*;
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         time: &Option<Timestamp>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -26,7 +26,7 @@ pub(super) mod option {
         }
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Timestamp>, D::Error> {
         #[derive(Deserialize)]
