@@ -292,6 +292,26 @@ fn deleting_and_creating_is_no_way_around() {
     }
 }
 
+#[test]
+fn two_ports_of_a_canary_are_one_canary() {
+    let refs = |second: u32| {
+        json!([{"kind": "MeshService", "name": "v1", "port": 80, "weight": 20},
+               {"kind": "MeshService", "name": "v2", "port": 80, "weight": 40},
+               {"kind": "MeshService", "name": "v2", "port": 81, "weight": second}])
+    };
+    let of = |refs: Value| {
+        let to =
+            json!([{"targetRef": {"kind": "MeshService", "name": "s"}, "rules": [{"default": {"backendRefs": refs}}]}]);
+        let policy = json!({"type": "MeshHTTPRoute", "name": "summarize", "spec": {"to": to}});
+        splits(&Policy::read(&policy).unwrap()).0
+    };
+    let change = change(&of(refs(0)), &of(refs(40)));
+    let request = Request { identity: identity(), author: Author::Bot, change };
+    let guards = [guard(json!({"caps": {"maxShare": 70}}))];
+    let verdict = judge(&guards, &request, &History::default(), &[], "2026-11-25T00:00:00Z".parse().unwrap());
+    assert_eq!(verdict.causes.iter().map(|cause| cause.code).collect::<Vec<_>>(), [Code::MaxShare]);
+}
+
 proptest! {
     #[test]
     fn no_window_ever_holds_more_than_its_cap(steps in any_steps(), cap in 1u32..60) {
