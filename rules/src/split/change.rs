@@ -126,7 +126,8 @@ pub fn digest(splits: &[Split]) -> String {
 
 /// What costs requests although the shares are fine.
 ///
-/// A backend that gives up its last weight vanishes from the callers a moment before another that had none appears.
+/// A backend that gives up its last weight vanishes from the callers a moment before another that had none appears. A
+/// rollback may do that: the share it cuts off is the broken one.
 pub fn hazards(change: &Change) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for rule in change.rules.iter().filter(|rule| rule.what == What::Moved) {
