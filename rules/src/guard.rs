@@ -473,6 +473,10 @@ pub fn contradictions(guards: &[ShiftGuard], now: Timestamp) -> Vec<Diagnostic> 
             let problem = "humanNeedsApproval without `approvals`: nobody can approve anything";
             report("spec.automation.humanNeedsApproval", problem.to_owned());
         }
+        if approvals.is_some() && automation.subjects.iter().any(|subject| subject == "*") {
+            let problem = "everybody counts as automated, and automation approves nothing";
+            report("spec.automation.subjects", problem.to_owned());
+        }
         for (index, freeze) in freeze.iter().enumerate() {
             if freeze.ongoing(now).is_some_and(|ongoing| ongoing.until.is_none()) {
                 report(&format!("spec.freeze[{index}]"), "the freeze starts again before it ends, for ever".to_owned());

@@ -164,7 +164,7 @@ struct Header {
     metadata: Option<Metadata>,
     name: Option<String>,
     mesh: Option<String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     labels: BTreeMap<String, String>,
 }
 
@@ -174,7 +174,7 @@ struct Metadata {
     #[serde(deserialize_with = "nullable")]
     name: String,
     namespace: Option<String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     labels: BTreeMap<String, String>,
 }
 
@@ -332,6 +332,12 @@ pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
+/// A `null` text is an empty one to Go.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts: BTreeMap<String, Option<String>> = nullable(from)?;
+    Ok(texts.into_iter().map(|(key, text)| (key, text.unwrap_or_default())).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,6 +409,15 @@ mod tests {
             format!("{refs}[6]: invalid type: null, expected struct BackendRef"),
         ];
         assert_eq!(wrong, expected);
+    }
+
+    #[test]
+    fn takes_null_for_empty_as_kuma_does() {
+        let route = yaml(
+            "{type: MeshTCPRoute, name: a, labels: null, spec: {targetRef: {kind: MeshSubset, tags: {version: null}}, \
+             to: [{targetRef: {kind: MeshService, name: b}, rules: [{default: {backendRefs: null}}]}]}}",
+        );
+        assert!(matches!(Policy::read(&route), Ok(Policy::MeshTcpRoute(_))));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
 use crate::policy::{BackendRef, HttpRule, Identity, Policy, SplitEntry, TagSet, TargetRef};
 use backend::Service;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What part of the traffic a backend gets, in percent.
 pub type Shares = BTreeMap<ServiceKey, f64>;
@@ -144,6 +144,7 @@ fn percent(weight: u64, total: u64) -> f64 {
 #[derive(Default)]
 struct Splits {
     splits: Vec<Split>,
+    rules: BTreeSet<RuleKey>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -160,7 +161,7 @@ impl Splits {
                 self.report(Diagnostic::warning("backend-repeated", at, problem).help("name it once with the sum"));
             }
         }
-        if self.splits.iter().any(|earlier| earlier.rule == split.rule) {
+        if !self.rules.insert(split.rule.clone()) {
             let at = split.field.parent().and_then(|default| default.parent()).unwrap_or_default();
             let problem = "an earlier rule applies to the same requests of the same destination, Kuma merges the two";
             self.report(Diagnostic::warning("rule-repeated", at, problem).help("keep one of them"));

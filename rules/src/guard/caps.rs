@@ -4,8 +4,9 @@ use super::{
     Approval, Caps, Cause, Code, Effect, Enforcement, Forward, History, NOISE, Request, ShiftGuard, Subject, approval,
 };
 use crate::field::FieldPath;
-use crate::split::ServiceKey;
+use crate::split::{ServiceKey, Shares};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 
 /// One limit that a change is beyond.
 pub(super) struct Breach {
@@ -85,15 +86,19 @@ pub(super) fn breaches(
             found.push(Breach { until, ..breach(Code::MinInterval, problem) });
         }
     }
-    if let Some(most) = max_share {
+    if let Some(most) = *max_share {
         for Forward { rule, stable } in forward {
-            for raised in &rule.raised {
-                let led = stable.get(&raised.service).is_some_and(|share| *share > most + NOISE);
-                if raised.to > most + NOISE && !led {
-                    let (service, is, shall) = (&raised.service, number(raised.to), number(*most));
+            let (before, after, stable) = (whole(&rule.before), whole(&rule.after), whole(stable));
+            let share = |shares: &BTreeMap<_, f64>, service| shares.get(service).copied().unwrap_or(0.0);
+            for (service, to) in &after {
+                let rises = *to > share(&before, service) + NOISE;
+                let led = share(&stable, service) > most + NOISE;
+                if *to > most + NOISE && rises && !led {
+                    let (is, shall) = (number(*to), number(most));
                     let problem = format!("`{service}` gets {is} %, the limit without approval is {shall} %");
                     let instead = Some(format!("stay at {shall} %"));
-                    let field = raised.field.clone();
+                    let raised = rule.raised.iter().find(|raised| raised.service.unported() == *service);
+                    let field = raised.map_or(&rule.field, |raised| &raised.field).clone();
                     found.push(Breach { instead, field, ..breach(Code::MaxShare, problem) });
                 }
             }
@@ -107,6 +112,15 @@ pub(super) fn breaches(
         found.push(Breach { until: ongoing.until, since, ..breach(Code::Freeze, problem) });
     }
     found
+}
+
+/// Shares over all ports of a service: two ports of a canary are one canary.
+fn whole(shares: &Shares) -> BTreeMap<&str, f64> {
+    let mut whole = BTreeMap::new();
+    for (service, share) in shares {
+        *whole.entry(service.unported()).or_insert(0.0) += share;
+    }
+    whole
 }
 
 impl Breach {

@@ -20,7 +20,7 @@ impl Match {
 /// A service by its key, without port, and by its plain name.
 fn names(service: &ServiceKey) -> [&str; 3] {
     let key = service.as_str();
-    let unported = key.rsplit_once(':').map_or(key, |(unported, _)| unported);
+    let unported = service.unported();
     let plain = unported.split_once('/').map_or(unported, |(_, name)| name);
     let plain = plain.find(['.', '{', '@']).map_or(plain, |end| &plain[..end]);
     [key, unported, plain]

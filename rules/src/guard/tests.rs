@@ -292,7 +292,42 @@ fn deleting_and_creating_is_no_way_around() {
     }
 }
 
+#[test]
+fn two_ports_of_a_canary_are_one_canary() {
+    let refs = |second: u32| {
+        json!([{"kind": "MeshService", "name": "v1", "port": 80, "weight": 20},
+               {"kind": "MeshService", "name": "v2", "port": 80, "weight": 40},
+               {"kind": "MeshService", "name": "v2", "port": 81, "weight": second}])
+    };
+    let of = |refs: Value| {
+        let to =
+            json!([{"targetRef": {"kind": "MeshService", "name": "s"}, "rules": [{"default": {"backendRefs": refs}}]}]);
+        let policy = json!({"type": "MeshHTTPRoute", "name": "summarize", "spec": {"to": to}});
+        splits(&Policy::read(&policy).unwrap()).0
+    };
+    let change = change(&of(refs(0)), &of(refs(40)));
+    let request = Request { identity: identity(), author: Author::Bot, change };
+    let guards = [guard(json!({"caps": {"maxShare": 70}}))];
+    let verdict = judge(&guards, &request, &History::default(), &[], "2026-11-25T00:00:00Z".parse().unwrap());
+    assert_eq!(verdict.causes.iter().map(|cause| cause.code).collect::<Vec<_>>(), [Code::MaxShare]);
+}
+
 proptest! {
+    #[test]
+    fn a_freeze_holds_from_each_start_for_its_hours(minute in 0i64..1_100_000, start in 0i64..1440, hours in 1i64..90) {
+        // All of 2026 and 2027 in Berlin, against every date's start looked up one by one.
+        let zone = jiff::tz::TimeZoneDatabase::bundled().get("Europe/Berlin").unwrap();
+        let begin: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let now = begin.saturating_add(SignedDuration::from_mins(minute)).unwrap();
+        let nightly = freeze(&format!("{} {} * * *", start % 60, start / 60), &format!("{hours}h"), "Europe/Berlin");
+        let holds = (-6..=1).any(|days| {
+            let date = zone.to_datetime(now).date().saturating_add(SignedDuration::from_hours(24 * days));
+            let at = zone.to_timestamp(date.at((start / 60) as i8, (start % 60) as i8, 0, 0)).unwrap();
+            at <= now && now.duration_since(at) < SignedDuration::from_hours(hours)
+        });
+        prop_assert_eq!(nightly.ongoing(now).is_some(), holds);
+    }
+
     #[test]
     fn no_window_ever_holds_more_than_its_cap(steps in any_steps(), cap in 1u32..60) {
         let guards = [guard(json!({"caps": {"perWindow": {"shift": cap, "window": "1h"}}}))];

@@ -1,6 +1,6 @@
 //! `targetRef` and `backendRefs[]`: how policies name clients, destinations and backends.
 
-use super::{Weight, nullable};
+use super::{Weight, nullable, texts};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ pub struct TargetRef {
     /// The target's namespace; absent means the policy's own.
     pub namespace: Option<String>,
     /// Labels that select the target.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub labels: BTreeMap<String, String>,
     /// Tags that narrow it.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub tags: BTreeMap<String, String>,
     /// Another mesh.
     pub mesh: Option<String>,
@@ -42,10 +42,10 @@ pub struct BackendRef {
     /// The backend's namespace; absent means the policy's own.
     pub namespace: Option<String>,
     /// Labels that select the backend.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub labels: BTreeMap<String, String>,
     /// Tags that narrow it.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub tags: BTreeMap<String, String>,
     /// Another mesh.
     pub mesh: Option<String>,

@@ -1,6 +1,6 @@
 //! `TrafficRoute`, which 3.0 removes.
 
-use super::{Weight, nullable};
+use super::{Weight, nullable, texts};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub struct TrafficRoute {
 #[serde(default)]
 pub struct Selector {
     /// The tags.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub r#match: TagSet,
 }
 
@@ -40,7 +40,7 @@ pub struct TrafficRouteConf {
     #[serde(deserialize_with = "nullable")]
     pub split: Vec<SplitEntry>,
     /// One backend.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub destination: TagSet,
     /// Rules for some requests; the first that fits.
     #[serde(deserialize_with = "nullable")]
@@ -57,7 +57,7 @@ pub struct TrafficRouteHttp {
     #[serde(deserialize_with = "nullable")]
     pub split: Vec<SplitEntry>,
     /// One backend.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub destination: TagSet,
 }
 
@@ -68,6 +68,6 @@ pub struct SplitEntry {
     /// Its weight; Kuma refuses a split without one.
     pub weight: Option<Weight>,
     /// The backend's tags.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub destination: TagSet,
 }

@@ -17,6 +17,11 @@ impl ServiceKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The text without a port.
+    pub fn unported(&self) -> &str {
+        self.0.rsplit_once(':').map_or(&self.0, |(unported, _)| unported)
+    }
 }
 
 impl<T: Into<String>> From<T> for ServiceKey {
@@ -145,11 +150,12 @@ impl Service {
         let mut labels = backend.labels.clone();
         let (mut name, mut namespace) = (backend.name.clone(), backend.namespace.clone());
         // 3.0 says with two labels what 2.14 says with `name` and `namespace`.
-        if name.is_none() && labels.keys().all(|key| key == DISPLAY_NAME || key == NAMESPACE) {
-            if let Some(display_name) = labels.remove(DISPLAY_NAME) {
-                name = Some(display_name);
-                namespace = labels.remove(NAMESPACE).or(namespace);
-            }
+        if name.is_none()
+            && labels.keys().all(|key| key == DISPLAY_NAME || key == NAMESPACE)
+            && let Some(display_name) = labels.remove(DISPLAY_NAME)
+        {
+            name = Some(display_name);
+            namespace = labels.remove(NAMESPACE).or(namespace);
         }
         let mut port = backend.port.map(|port| port.to_string()).or_else(|| backend.section_name.clone());
         let local = matches!(backend.kind.as_str(), "MeshService" | "MeshServiceSubset" | "");

@@ -92,6 +92,7 @@ pub fn change(old: &[Split], new: &[Split]) -> Change {
     for split in new {
         pairs.entry(&split.rule).or_default().1.push(split);
     }
+    let (served_before, serve_now) = (Served::by(old), Served::by(new));
     let mut rules = Vec::new();
     let mut proposed: Vec<Canon> = new.iter().map(|split| canon(split, Side::Rule(split))).collect();
     for (before, after) in pairs.into_values() {
@@ -99,10 +100,10 @@ pub fn change(old: &[Split], new: &[Split]) -> Change {
         for position in 0..before.len().max(after.len()) {
             let changed = match (before.get(position), after.get(position)) {
                 (Some(before), Some(after)) => moved(before, after),
-                (None, Some(after)) => Some(appeared(after, old, What::Added)),
+                (None, Some(after)) => Some(appeared(after, &served_before, What::Added)),
                 (Some(before), None) => {
                     proposed.push(canon(before, Side::Itself(before)));
-                    Some(appeared(before, new, What::Removed))
+                    Some(appeared(before, &serve_now, What::Removed))
                 }
                 (None, None) => None,
             };
@@ -125,7 +126,8 @@ pub fn digest(splits: &[Split]) -> String {
 
 /// What costs requests although the shares are fine.
 ///
-/// A backend that gives up its last weight vanishes from the callers a moment before another that had none appears.
+/// A backend that gives up its last weight vanishes from the callers a moment before another that had none appears. A
+/// rollback may do that: the share it cuts off is the broken one.
 pub fn hazards(change: &Change) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for rule in change.rules.iter().filter(|rule| rule.what == What::Moved) {
@@ -216,17 +218,52 @@ fn moved(old: &Split, new: &Split) -> Option<RuleChange> {
     Some(changed)
 }
 
-fn appeared(split: &Split, others: &[Split], what: What) -> RuleChange {
-    let same = |other: &&Split| other.mesh == split.mesh && other.destination == split.destination;
-    let mut places: Vec<_> = others.iter().filter(same).map(Side::Rule).collect();
-    if !others.iter().filter(same).any(|other| other.catch_all) {
+/// Who may serve a destination's requests, rule by rule.
+struct Served<'a>(BTreeMap<(&'a str, &'a ServiceKey), Serving<'a>>);
+
+#[derive(Default)]
+struct Serving<'a> {
+    /// One rule for each of the different splits.
+    different: BTreeMap<Vec<(ServiceKey, u64, u64)>, &'a Split>,
+    catch_all: bool,
+}
+
+/// More different splits than this are not compared one by one with every new rule: it counts as a full shift.
+const MOST_DIFFERENT: usize = 64;
+
+impl<'a> Served<'a> {
+    fn by(splits: &'a [Split]) -> Self {
+        let mut served = Self(BTreeMap::new());
+        for split in splits {
+            let serving = served.0.entry((&split.mesh, &split.destination)).or_default();
+            serving.catch_all |= split.catch_all;
+            if serving.different.len() <= MOST_DIFFERENT {
+                serving.different.entry(canon(split, Side::Rule(split)).2).or_insert(split);
+            }
+        }
+        served
+    }
+}
+
+fn appeared(split: &Split, others: &Served, what: What) -> RuleChange {
+    let nobody = Serving::default();
+    let serving = others.0.get(&(split.mesh.as_str(), &split.destination)).unwrap_or(&nobody);
+    let countless = serving.different.len() > MOST_DIFFERENT;
+    let mut places = Vec::new();
+    if !serving.catch_all || countless {
         places.push(Side::Itself(split));
+    }
+    if !countless {
+        places.extend(serving.different.values().map(|other| Side::Rule(other)));
     }
     let sides = places.into_iter().map(|place| match what {
         What::Removed => (Side::Rule(split), place),
         What::Added | What::Moved => (place, Side::Rule(split)),
     });
     let mut changed = farthest(sides).unwrap_or_else(|| measure(Side::Itself(split), Side::Rule(split)));
+    if countless {
+        changed.shift = 100.0;
+    }
     changed.rule = split.rule.clone();
     changed.field = split.field.clone();
     changed.what = what;

@@ -1,4 +1,5 @@
 //! What splits are, and how far apart.
+#![allow(clippy::float_cmp, reason = "a shift of nothing is exactly 0")]
 
 use super::*;
 use proptest::prelude::*;
@@ -163,6 +164,22 @@ fn the_digest_of_a_deletion_names_what_is_deleted() {
     other[0].rule = RuleKey::new("default", "MeshHTTPRoute", &"translate".into(), &[], rule::ANY);
     assert_ne!(change(&v1, &[]).digest, change(&other, &[]).digest);
     assert_eq!(change(&[], &v1).digest, digest(&v1));
+}
+
+#[test]
+fn a_route_of_thousands_of_rules_is_compared_in_a_moment() {
+    let rules = |salt: usize| -> Vec<_> {
+        (0..4000)
+            .map(|index| {
+                let path = format!("/{salt}/{index}");
+                let refs = json!([{"kind": "MeshService", "name": "v1", "weight": index}, {"kind": "MeshService", "name": "v2", "weight": 1}]);
+                json!({"matches": [{"path": {"type": "Exact", "value": path}}], "default": {"backendRefs": refs}})
+            })
+            .collect()
+    };
+    let (old, new) = (splits(&route(json!(rules(1)))).0, splits(&route(json!(rules(2)))).0);
+    let change = change(&old, &new);
+    assert_eq!((change.rules.len(), change.shift), (8000, 100.0));
 }
 
 const NAMES: [&str; 5] = ["v1", "v2", "v3", "v4", "v5"];
