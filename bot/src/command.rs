@@ -2,4 +2,30 @@
 
 pub mod config;
 pub mod judge;
+pub mod propose;
 pub mod record;
+pub mod verify;
+
+use std::process::ExitCode;
+
+/// Done, but some files or rollouts could not be used; they are named.
+pub const IN_PART: u8 = 3;
+/// A verification found differences.
+pub const DIFFERS: u8 = 4;
+/// Stopped by a signal.
+pub const INTERRUPTED: u8 = 130;
+
+/// Who reads what a command prints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A person.
+    #[default]
+    Text,
+    /// A program.
+    Json,
+}
+
+/// The exit code of a command that did all of its work, or only a part.
+fn whole_or_part(whole: bool) -> ExitCode {
+    if whole { ExitCode::SUCCESS } else { ExitCode::from(IN_PART) }
+}

@@ -4,8 +4,15 @@ use clap::{Parser, Subcommand};
 use sluice_bot::command;
 use std::process::ExitCode;
 
+/// Moves traffic between versions of services behind Kuma, by pull request
 #[derive(Parser)]
-#[command(name = "sluice", version, about = "Moves traffic between versions behind Kuma by pull request")]
+#[command(
+    name = "sluice",
+    version,
+    after_help = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part (what was left out is named),
+4 a verification found differences, 130 interrupted (what was written is whole; run again)."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -13,12 +20,29 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Propose(command::propose::ProposeArgs),
     Judge(command::judge::JudgeArgs),
+    Verify(command::verify::VerifyArgs),
+    Record(command::record::Args),
+    Config(command::config::Args),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    // Every write is whole by itself, and the next run makes up for what this one left out: stopping at once is safe.
+    let on_signal = ctrlc::set_handler(|| {
+        eprintln!("\ninterrupted: what was written is whole; run the command again to finish");
+        std::process::exit(command::INTERRUPTED.into());
+    });
+    if let Err(error) = on_signal {
+        eprintln!("note: signals are not handled: {error}");
+    }
+    let result = match cli.command {
+        Command::Propose(arguments) => command::propose::run(&arguments),
         Command::Judge(arguments) => command::judge::run(&arguments),
+        Command::Verify(arguments) => command::verify::run(&arguments),
+        Command::Record(arguments) => command::record::run(arguments),
+        Command::Config(arguments) => command::config::run(arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

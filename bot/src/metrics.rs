@@ -33,6 +33,15 @@ impl Metrics {
         Ok(Self::Recording(Recording::open(path)?))
     }
 
+    /// The end of the newest tick, where the source is one that ends.
+    pub fn newest(&self) -> Option<jiff::Timestamp> {
+        match self {
+            Self::Recording(recording) => {
+                recording.ticks.last().and_then(|tick| jiff::Timestamp::from_second(tick.t).ok())
+            }
+        }
+    }
+
     /// What both arms did in every tick that ends after `from` and not after `to`, oldest first.
     ///
     /// Every sample holds every signal asked for. An arm that nobody measured in a tick is `None` there: a gap, neither zero

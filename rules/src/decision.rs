@@ -1,6 +1,6 @@
 //! Evidence, guards and the route become a decision that leaves nothing to choose.
 
-use crate::canary::{Call, Policy as Rules, Tick};
+use crate::canary::{Call, Policy as Rules, Seconds, Tick};
 use crate::document::{Edit, EditError, File};
 use crate::evidence::{Evidence, EvidenceError, Subject};
 use crate::field::FieldPath;
@@ -226,6 +226,9 @@ pub fn decide(trial: Trial<'_>, route: &Policy) -> Result<Decision, DecisionErro
         let why = "nothing was seen yet in either arm".to_owned();
         return done(Outcome::Hold { why }, None);
     }
+    if let Some(why) = stale(&trial) {
+        return done(Outcome::Hold { why }, None);
+    }
     let evidence = Evidence::new(subject.clone(), trial.rules.clone(), trial.ticks.clone())
         .map_err(|error| DecisionError::Evidence { rollout: subject.rollout.clone(), error })?;
     let claim = &evidence.claim;
@@ -248,6 +251,16 @@ pub fn decide(trial: Trial<'_>, route: &Policy) -> Result<Decision, DecisionErro
     };
     let outcome = propose(&trial, route, &splits, &pairs, evidence.clone(), kind, share, goal)?;
     done(outcome, Some(evidence))
+}
+
+/// Old news decide nothing: the mesh may have changed since.
+fn stale(trial: &Trial<'_>) -> Option<String> {
+    const SHORTEST: i64 = 60;
+    let last = trial.ticks.last()?.t;
+    let spacing = trial.ticks.windows(2).map(|pair| pair[1].t - pair[0].t).min().unwrap_or(SHORTEST);
+    let silent = trial.now.as_second() - last;
+    let allowed = i64::from(trial.rules.blind_after) * spacing.max(SHORTEST);
+    (silent > allowed).then(|| format!("blind: the newest data is {} old", Seconds(silent)))
 }
 
 fn below_margin(evidence: &Evidence) -> bool {

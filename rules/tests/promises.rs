@@ -79,12 +79,22 @@ fn missing_data_neither_rolls_back_nor_promotes() {
         Arms::default(),
         Arms { canary: None, stable: Some(stable) },
         Arms { canary: Some(Counts { n: 150.0, x: 150.0 }), stable: None },
-        both(Counts { n: 0.0, x: 0.0 }, stable),
     ];
     for minute in 1..200 {
-        let verdict = judge.observe(&tick(minute * 60, 5.0, gaps[minute as usize % 4])).unwrap();
+        let verdict = judge.observe(&tick(minute * 60, 5.0, gaps[minute as usize % 3])).unwrap();
         assert_eq!(verdict.call, Call::Hold, "minute {minute}: {}", verdict.reason);
         assert!(minute < 20 || matches!(verdict.reason, Reason::Blind(_)));
+    }
+}
+
+#[test]
+fn a_quiet_canary_is_undecided_rather_than_blind() {
+    let mut judge = Judge::new(Policy::default()).unwrap();
+    for minute in 1..60 {
+        let errors = both(Counts { n: 0.0, x: 0.0 }, Counts { n: 20.0, x: 0.0 });
+        let verdict = judge.observe(&tick(minute * 60, 5.0, errors)).unwrap();
+        assert_eq!(verdict.call, Call::Hold);
+        assert!(minute < 20 || matches!(verdict.reason, Reason::Undecided(..)), "{}", verdict.reason);
     }
 }
 

@@ -1,5 +1,6 @@
 //! `sluice record`: counts per tick from a dump of the mesh's metrics, in a file that decisions can be replayed from.
 
+use super::Format;
 use crate::metrics::Recording;
 use crate::metrics::counting::{self, Options};
 use anyhow::Context;
@@ -35,16 +36,6 @@ pub struct Args {
     /// How to print the summary.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-}
-
-/// Who reads the summary.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A person.
-    #[default]
-    Text,
-    /// A program.
-    Json,
 }
 
 /// Writes the recording and prints what is in it.

@@ -322,8 +322,11 @@ impl Judge {
     fn learn(&mut self, tick: &Tick, warm: bool) {
         self.replicas = tick.replicas.or(self.replicas);
         let mut widest: Option<Pair> = None;
+        let mut seen = false;
         for (signal, load) in self.signals.iter_mut().zip(&mut self.loads) {
             let Some(Arms { canary, stable }) = tick.signals.get(&signal.name).copied() else { continue };
+            // An arm that was measured and served nothing teaches nothing; it is quiet, not missing.
+            seen |= canary.is_some() && stable.is_some();
             let served = |arm: Option<Counts>| arm.filter(|counts| counts.n > 0.0);
             match (served(canary), served(stable)) {
                 (Some(canary), Some(stable)) => {
@@ -342,15 +345,12 @@ impl Judge {
                 _ => {}
             }
         }
-        match widest {
-            Some(pair) => {
-                self.gaps = 0;
-                // The mesh follows Git with some delay.
-                if self.rung.is_some_and(|(_, since)| tick.t - since > SYNC) {
-                    self.ratio.observe(&pair, tick.share);
-                }
-            }
-            None => self.gaps += 1,
+        self.gaps = if seen { 0 } else { self.gaps + 1 };
+        // The mesh follows Git with some delay.
+        if let Some(pair) = widest
+            && self.rung.is_some_and(|(_, since)| tick.t - since > SYNC)
+        {
+            self.ratio.observe(&pair, tick.share);
         }
     }
 
@@ -360,6 +360,9 @@ impl Judge {
             return stay(Call::Promote, Reason::Finished);
         }
         let policy = &self.policy;
+        if tick.share <= 0.0 && !tick.signals.values().any(|arms| arms.stable.is_some()) {
+            return stay(Call::Hold, Reason::Blind(self.gaps));
+        }
         if tick.share <= 0.0 {
             return Verdict { call: Call::Promote, share: policy.next_rung(0.0), reason: Reason::NotStarted };
         }
