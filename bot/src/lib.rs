@@ -4,4 +4,5 @@ pub mod command;
 pub mod config;
 pub mod forge;
 pub mod metrics;
+pub mod report;
 pub mod repository;

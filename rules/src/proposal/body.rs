@@ -216,9 +216,9 @@ fn why(out: &mut String, proposal: &Proposal) {
     let claim = &proposal.evidence.claim;
     let _ = writeln!(out, "\n### Why now\n");
     let mut reason = prose(&claim.reason);
-    if let Some(first) = reason.get(..1).filter(|first| first.chars().all(|c| c.is_ascii_lowercase())) {
-        let upper = first.to_ascii_uppercase();
-        reason.replace_range(..1, &upper);
+    let name = claim.signals.keys().any(|name| claim.reason.starts_with(name.as_str()));
+    if let Some(first) = reason.get(..1).filter(|_| !name).map(str::to_ascii_uppercase) {
+        reason.replace_range(..1, &first);
     }
     let _ = write!(out, "{reason}.");
     if let Some(rung) = trace::rungs(&proposal.evidence.ticks).last() {
