@@ -222,7 +222,11 @@ fn timeline(id: &str, story: &Story) -> Chart {
     let mut summary = shares_in_words(&story.ticks);
     if !story.pulls.is_empty() {
         let merged = story.pulls.iter().filter(|pull| is_merged(pull)).count();
-        summary += &format!(" {} pull request{}, {merged} merged.", story.pulls.len(), if story.pulls.len() == 1 { "" } else { "s" });
+        summary += &format!(
+            " {} pull request{}, {merged} merged.",
+            story.pulls.len(),
+            if story.pulls.len() == 1 { "" } else { "s" }
+        );
     }
     Chart {
         id: format!("{id}-share"),
@@ -305,13 +309,13 @@ fn reading() -> Markup {
             p {
                 "Evidence is told as odds. " b { "1,240 : 1" } " means that what was seen is 1,240 times more likely if the claim "
                 "holds than if it does not; " b { "1 : 37" } " speaks against the claim. The charts show the logarithm, so equal "
-                "steps are equal factors. The odds hold however often one looks."
+                "steps are equal factors; a line along an edge is beyond it. The odds hold however often one looks."
             }
             dl {
                 dt { "Harm" }
                 dd { "The canary has more bad requests than allowed. Passing its bound rolls back. It looks at the canary's whole life." }
                 dt { "Safety" }
-                dd { "The canary is not as bad as this rung must exclude. All signals must pass before the share is raised. It starts anew on each rung." }
+                dd { "The canary is not as bad as this rung must exclude. All signals must pass before the share is raised. It starts anew on each rung, and harm overrules it." }
                 dt { "Gaps" }
                 dd { "No data from an arm. They count neither for nor against, and lines break there." }
             }

@@ -153,23 +153,41 @@ fn pull(number: u64, kind: Kind, subject: &Subject, from: f64, to: f64, t: i64, 
         opened: t,
         ended: None,
         body_markdown: body::body(&proposal),
-        diff: format!(
-            "--- a/policies/{0}.yaml\n+++ b/policies/{0}.yaml\n@@ -14,10 +14,10 @@ spec:\n         default:\n           \
-             backendRefs:\n             - kind: MeshService\n               name: {0}-v1 # the version that everybody \
-             knows, and whose comment is long enough to scroll on a telephone\n-              weight: {1}\n+              \
-             weight: {2}\n             - kind: MeshService\n               name: {0}-v2\n-              weight: {3}\n+    \
-             weight: {4}\n",
-            subject.rollout,
-            100.0 - from,
-            100.0 - to,
-            from,
-            to
-        ),
+        diff: DIFF
+            .replace("NAME", &subject.rollout)
+            .replace("S0", &(100.0 - from).to_string())
+            .replace("S1", &(100.0 - to).to_string())
+            .replace("C0", &from.to_string())
+            .replace("C1", &to.to_string()),
     }
 }
 
+const DIFF: &str = "\
+--- a/policies/NAME.yaml
++++ b/policies/NAME.yaml
+@@ -14,10 +14,10 @@ spec:
+         default:
+           backendRefs:
+             - kind: MeshService
+               name: NAME-v1 # the version everybody knows, with a comment long enough to scroll on a telephone
+-              weight: S0
++              weight: S1
+             - kind: MeshService
+               name: NAME-v2
+-              weight: C0
++              weight: C1
+";
+
 fn demo() -> Report {
-    let good = World { name: "summarize", rps: 50.0, errors: 0.005, harm: |_| 1.0, quality: true, minutes: 330, blind: 22..29 };
+    let good = World {
+        name: "summarize",
+        rps: 50.0,
+        errors: 0.005,
+        harm: |_| 1.0,
+        quality: true,
+        minutes: 330,
+        blind: 22..29,
+    };
     let bad = World {
         name: "translate",
         rps: 40.0,
@@ -179,7 +197,8 @@ fn demo() -> Report {
         minutes: 90,
         blind: 0..0,
     };
-    let small = World { name: "embed", rps: 0.4, errors: 0.01, harm: |_| 1.0, quality: false, minutes: 900, blind: 300..420 };
+    let small =
+        World { name: "embed", rps: 0.4, errors: 0.01, harm: |_| 1.0, quality: false, minutes: 900, blind: 300..420 };
     Report {
         title: "Sluice demo".into(),
         generated: START + 3 * 3600,
@@ -230,7 +249,9 @@ fn every_chart_has_a_name_and_its_words() {
 #[test]
 fn says_in_words_what_happened() {
     let text = words(&html(&demo()));
-    for told in ["Promoted to 100 %", "rolled back", "undecided", "5 % from 09:00", "looks without data of the canary", "#11"] {
+    for told in
+        ["Promoted to 100 %", "rolled back", "undecided", "5 % from 09:00", "looks had no data of the canary", "#11"]
+    {
         assert!(text.contains(told), "{told}");
     }
     insta::assert_snapshot!(text.split("Pull requests").next().unwrap());
@@ -261,7 +282,9 @@ fn hostile_text_stays_text_everywhere() {
         story.pulls.truncate(1);
         let pull = &mut story.pulls[0];
         (pull.title, pull.state, pull.diff) = (nasty.clone(), nasty.clone(), format!("+{nasty}\n-{nasty}"));
-        pull.body_markdown = format!("{nasty}\n### {nasty}\n- {nasty}\n| {nasty} |\n|---|\n| {nasty} |\n```\n{nasty}\n```\n<details>\n<summary>{nasty}</summary>");
+        pull.body_markdown = format!(
+            "{nasty}\n### {nasty}\n- {nasty}\n| {nasty} |\n|---|\n| {nasty} |\n```\n{nasty}\n```\n<details>\n<summary>{nasty}</summary>"
+        );
         let page = html(&report);
         assert_well_formed(&page);
         for c in ['\u{202e}', '\u{202c}', '\u{200b}', '\0', '\u{1b}'] {

@@ -82,7 +82,8 @@ impl Scale {
         let step = round_step(highest / 4.0);
         let steps = (highest / step - 1e-9).ceil().max(1.0);
         let decimals = (-step.log10().floor()).max(0.0) as usize;
-        let ticks = (0..=steps as usize).map(|i| (i as f64 * step, format!("{:.decimals$} %", i as f64 * step))).collect();
+        let ticks =
+            (0..=steps as usize).map(|i| (i as f64 * step, format!("{:.decimals$} %", i as f64 * step))).collect();
         Self { low: 0.0, high: steps * step, ticks, unit }
     }
 
@@ -121,7 +122,12 @@ impl Scale {
                 (f64::from(power) * ten, label)
             })
             .collect();
-        Self { low: f64::from(first) * ten, high: f64::from(last) * ten, ticks, unit: "odds for the claim (ln E, log scale)" }
+        Self {
+            low: f64::from(first) * ten,
+            high: f64::from(last) * ten,
+            ticks,
+            unit: "odds for the claim (ln E, log scale)",
+        }
     }
 }
 
@@ -155,7 +161,7 @@ impl Chart {
                         li { (swatch(line.role)) (line.label) }
                     }
                     @if !self.spans.is_empty() {
-                        li { span.glyph aria-hidden="true" { "○" } "pull request opened" }
+                        li { span.glyph aria-hidden="true" { "○" } "opened" }
                         li { span.glyph aria-hidden="true" { "●" } "merged" }
                         @if self.spans.iter().any(|span| span.to.is_some() && !span.merged) {
                             li { span.glyph aria-hidden="true" { "×" } "closed" }
@@ -313,9 +319,8 @@ fn path(points: &[(i64, Option<f64>)], x: &impl Fn(i64) -> f64, y: &impl Fn(f64)
 
 /// At most five moments that people would name: full hours, quarters, days; in UTC.
 fn time_ticks(from: i64, to: i64) -> Vec<(i64, String)> {
-    const STEPS: [i64; 15] = [
-        60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000,
-    ];
+    const STEPS: [i64; 15] =
+        [60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000];
     let length = (to - from).max(1);
     let step = STEPS.into_iter().find(|step| length / step <= 4).unwrap_or(length / 4);
     let first = from.div_euclid(step) * step + if from.rem_euclid(step) == 0 { 0 } else { step };
@@ -331,8 +336,7 @@ fn time_ticks(from: i64, to: i64) -> Vec<(i64, String)> {
 
 /// A moment in UTC in jiff's notation.
 pub(super) fn clock(t: i64, format: &str) -> String {
-    Timestamp::from_second(t)
-        .map_or_else(|_| t.to_string(), |t| t.to_zoned(TimeZone::UTC).strftime(format).to_string())
+    Timestamp::from_second(t).map_or_else(|_| t.to_string(), |t| t.to_zoned(TimeZone::UTC).strftime(format).to_string())
 }
 
 fn round_step(rough: f64) -> f64 {

@@ -6,6 +6,9 @@
 use maud::{Markup, PreEscaped, html};
 use sluice_rules::proposal::body::escape::visible;
 
+/// Charts in bodies are left out: the page has its own.
+const CHART: &str = "mermaid";
+
 pub(super) fn render(markdown: &str) -> Markup {
     let lines: Vec<&str> = markdown.lines().collect();
     let mut out = String::new();
@@ -19,7 +22,8 @@ pub(super) fn render(markdown: &str) -> Markup {
         } else if trimmed == "<details>" {
             open += 1;
             // The summary is part of it: a `<details>` without one is not ours.
-            let summary = lines.get(at).and_then(|next| next.trim().strip_prefix("<summary>")?.strip_suffix("</summary>"));
+            let summary =
+                lines.get(at).and_then(|next| next.trim().strip_prefix("<summary>")?.strip_suffix("</summary>"));
             at += usize::from(summary.is_some());
             PreEscaped(format!(
                 "<details class=\"inner\"><summary>{}</summary>",
@@ -31,12 +35,10 @@ pub(super) fn render(markdown: &str) -> Markup {
         } else if let Some(language) = trimmed.strip_prefix("```") {
             let body: Vec<&str> = lines[at..].iter().take_while(|line| line.trim() != "```").copied().collect();
             at += body.len() + 1;
-            // The page has its own charts.
-            if language == "mermaid" {
-                html! { p.aside { "(A chart stands here on GitHub.)" } }
-            } else {
-                html! { pre tabindex="0" { (visible_lines(&body.join("\n"))) } }
+            if language == CHART {
+                continue;
             }
+            html! { pre tabindex="0" { (visible_lines(&body.join("\n"))) } }
         } else if let Some(heading) = trimmed.strip_prefix("### ") {
             html! { h5 { (inline(heading)) } }
         } else if trimmed.starts_with("- ") {
@@ -47,9 +49,13 @@ pub(super) fn render(markdown: &str) -> Markup {
             html! { blockquote { @for line in quoted { p { (inline(line)) } } } }
         } else if trimmed.starts_with('|') {
             at -= 1;
-            let rows: Vec<&str> = lines[at..].iter().map(|line| line.trim()).take_while(|line| line.starts_with('|')).collect();
+            let rows: Vec<&str> =
+                lines[at..].iter().map(|line| line.trim()).take_while(|line| line.starts_with('|')).collect();
             at += rows.len();
             table(&rows)
+        } else if matches!(lines[at..], ["", next, ..] if next.strip_prefix("```") == Some(CHART)) {
+            // Words about a chart go with it.
+            continue;
         } else {
             html! { p { (inline(trimmed)) } }
         };
@@ -131,7 +137,9 @@ mod tests {
 
     #[test]
     fn renders_what_bodies_use() {
-        let html = render("<!-- x -->\n### Why\n\n**`a`** is *b*\n\n- one\n- two\n\n| x | y |\n|---|---:|\n| `1` | 2 |\n").into_string();
+        let html =
+            render("<!-- x -->\n### Why\n\n**`a`** is *b*\n\n- one\n- two\n\n| x | y |\n|---|---:|\n| `1` | 2 |\n")
+                .into_string();
         assert_eq!(
             html,
             "<h5>Why</h5><p><strong><code><bdi>a</bdi></code></strong> is <em>b</em></p><ul><li>one</li><li>two</li></ul>\
@@ -142,11 +150,19 @@ mod tests {
 
     #[test]
     fn what_it_does_not_understand_stays_text() {
-        for text in ["<script>alert(1)</script>", "[x](javascript:1)", "![](//x)", "</details>", "<details open ontoggle=x>"] {
+        for text in
+            ["<script>alert(1)</script>", "[x](javascript:1)", "![](//x)", "</details>", "<details open ontoggle=x>"]
+        {
             let html = render(text).into_string();
             assert!(!html.contains("<script") && !html.contains("<a ") && !html.contains("<img"), "{html}");
             assert!(html.starts_with("<p>") && html.ends_with("</p>"), "{html}");
         }
+    }
+
+    #[test]
+    fn leaves_out_charts_and_the_words_about_them() {
+        let html = render("one\n\nred is harm\n\n```mermaid\nline [1]\n```\n\ntwo").into_string();
+        assert_eq!(html, "<p>one</p><p>two</p>");
     }
 
     #[test]

@@ -31,17 +31,22 @@ fn names(story: &Story) -> Vec<&str> {
 }
 
 fn evidence(id: &str, story: &Story, name: &str) -> Option<Chart> {
-    let claims: Vec<(i64, &SignalClaim)> =
-        story.points.iter().filter_map(|point| Some((point.t, point.claim.signals.get(name)?))).collect();
-    let (_, last) = claims.last()?;
+    // Once an arm serves nothing there is nothing left to compare, and what the judge holds is no news.
+    let claims: Vec<(i64, Option<&SignalClaim>)> = story
+        .points
+        .iter()
+        .map(|point| (point.t, point.claim.signals.get(name).filter(|_| compared(point.share))))
+        .collect();
+    let known = || claims.iter().filter_map(|(t, claim)| Some((*t, (*claim)?)));
+    let (_, last) = known().last()?;
     let (from, to) = span(&story.ticks);
     let safe_bound = (1.0 / story.policy.beta).ln();
     let harm_bound = last.harm_bound;
-    let all = claims.iter().flat_map(|(_, claim)| [claim.harm, claim.safe]).filter(|log| log.is_finite());
+    let all = known().flat_map(|(_, claim)| [claim.harm, claim.safe]).filter(|log| log.is_finite());
     let (low, high) = all.fold((0.0_f64, 0.0_f64), |(low, high), log| (low.min(log), high.max(log)));
     // What lies far beyond a bound or far below even is not told apart: near the bound is where it matters.
     let scale = Scale::odds(low.clamp(-4.6, -2.3), high.clamp(harm_bound * 1.15, harm_bound.max(safe_bound) * 1.7));
-    let peak = claims.iter().max_by(|a, b| a.1.harm.total_cmp(&b.1.harm))?;
+    let peak = known().max_by(|a, b| a.1.harm.total_cmp(&b.1.harm))?;
     let verdict = match (last.verdict, last.score) {
         (SignalVerdict::Harm, false) => "harm",
         (SignalVerdict::Harm, true) => "below its margin",
@@ -49,7 +54,8 @@ fn evidence(id: &str, story: &Story, name: &str) -> Option<Chart> {
         (SignalVerdict::Undecided, _) => "undecided",
     };
     let summary = format!(
-        "Harm stood highest at {}, {} ({} needed). Safety ends at {} ({} needed). At the end: {verdict}.",
+        "Harm stood highest at {}, {} ({} needed). While both arms served, safety ended at {} ({} needed); the last \
+         verdict was: {verdict}.",
         clock(peak.0, "%H:%M"),
         odds(peak.1.harm),
         odds(harm_bound),
@@ -59,7 +65,7 @@ fn evidence(id: &str, story: &Story, name: &str) -> Option<Chart> {
     let line = |role, label: &str, value: fn(&SignalClaim) -> f64| Line {
         role,
         label: label.to_owned(),
-        points: claims.iter().map(|(t, claim)| (*t, Some(value(claim)))).collect(),
+        points: claims.iter().map(|(t, claim)| (*t, claim.map(value))).collect(),
     };
     Some(Chart {
         id: id.to_owned(),
@@ -68,12 +74,19 @@ fn evidence(id: &str, story: &Story, name: &str) -> Option<Chart> {
         from,
         to,
         scale,
-        lines: vec![line(Role::Harm, "harm", |claim| claim.harm), line(Role::Safe, "safety on the rung", |claim| claim.safe)],
+        lines: vec![
+            line(Role::Harm, "harm", |claim| claim.harm),
+            line(Role::Safe, "safety on the rung", |claim| claim.safe),
+        ],
         bounds: vec![
             Bound {
                 role: Role::Harm,
                 at: harm_bound,
-                label: format!("{} {}", if last.score { "asks a person at" } else { "rolls back at" }, short_odds(harm_bound)),
+                label: format!(
+                    "{} {}",
+                    if last.score { "asks a person at" } else { "rolls back at" },
+                    short_odds(harm_bound)
+                ),
             },
             Bound { role: Role::Safe, at: safe_bound, label: format!("safe at {}", short_odds(safe_bound)) },
         ],
@@ -86,7 +99,8 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
     let declared = story.policy.signals.get(name);
     let score = declared.and_then(|signal| signal.score_margin()).is_some()
         || story.points.iter().any(|point| point.claim.signals.get(name).is_some_and(|claim| claim.score));
-    let (canary, stable) = (smooth(&story.ticks, name, |arms| arms.canary), smooth(&story.ticks, name, |arms| arms.stable));
+    let (canary, stable) =
+        (smooth(&story.ticks, name, |arms| arms.canary), smooth(&story.ticks, name, |arms| arms.stable));
     let factor = if score { 1.0 } else { 100.0 };
     let values = || canary.iter().chain(&stable).filter_map(|(_, value)| *value);
     values().next()?;
@@ -95,7 +109,9 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
     let objective = declared.and_then(|signal| signal.ceiling);
     let shown = objective.filter(|objective| *objective <= 3.0 * high);
     let tell = |value: f64| if score { format!("{value:.3}") } else { rate(value) };
-    let mean = |points: &[(i64, Option<f64>)]| points.iter().rev().find_map(|(_, value)| *value).map_or("no data".to_owned(), tell);
+    let mean = |points: &[(i64, Option<f64>)]| {
+        points.iter().rev().find_map(|(_, value)| *value).map_or("no data".to_owned(), tell)
+    };
     let peak = canary.iter().filter_map(|(t, value)| Some((*t, (*value)?))).max_by(|a, b| a.1.total_cmp(&b.1));
     let mut summary = format!("At the end: canary {}, stable {}.", mean(&canary), mean(&stable));
     if let (Some((t, value)), false) = (peak, score) {
@@ -104,9 +120,14 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
     if let Some(objective) = objective {
         summary += &format!(" The objective allows {}.", tell(objective));
     }
-    let gaps = canary.iter().filter(|(_, value)| value.is_none()).count();
-    if gaps > 0 {
-        summary += &format!(" {gaps} looks without data of the canary.");
+    let lacking = |tick: &&Tick| {
+        let arms = tick.signals.get(name).and_then(|arms| arms.canary);
+        compared(tick.share) && arms.is_none_or(|counts| counts.n <= 0.0)
+    };
+    match story.ticks.iter().filter(lacking).count() {
+        0 => {}
+        1 => summary += " One look had no data of the canary.",
+        gaps => summary += &format!(" {gaps} looks had no data of the canary."),
     }
     let line = |role, label: &str, points: Vec<(i64, Option<f64>)>| Line {
         role,
@@ -132,7 +153,11 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
         },
         lines: vec![line(Role::Canary, "canary", canary), line(Role::Stable, "stable", stable)],
         bounds: shown
-            .map(|objective| Bound { role: Role::Share, at: objective * factor, label: format!("objective {}", rate(objective)) })
+            .map(|objective| Bound {
+                role: Role::Share,
+                at: objective * factor,
+                label: format!("objective {}", rate(objective)),
+            })
             .into_iter()
             .collect(),
         spans: Vec::new(),
@@ -167,6 +192,11 @@ fn pace(ticks: &[Tick]) -> i64 {
     steps.get(steps.len() / 2).copied().unwrap_or(60).max(1)
 }
 
+/// Whether both arms get traffic.
+fn compared(share: f64) -> bool {
+    share > 0.0 && share < 100.0
+}
+
 fn changes(ticks: &[Tick]) -> Vec<i64> {
     ticks.windows(2).filter(|pair| (pair[0].share - pair[1].share).abs() > 1e-9).map(|pair| pair[0].t).collect()
 }
@@ -190,6 +220,7 @@ pub(super) fn rungs(story: &Story) -> Markup {
             };
             let claim = end.and_then(|point| point.claim.signals.get(*name));
             let score = claim.is_some_and(|claim| claim.score);
+            let claim = claim.filter(|_| compared(at));
             let tell = |(n, x): (f64, f64)| match n {
                 n if n <= 0.0 => "no data".to_owned(),
                 n if score => format!("{:.3} of {}", x / n, count(n)),
@@ -207,7 +238,8 @@ pub(super) fn rungs(story: &Story) -> Markup {
         since = until;
         start += length;
     }
-    const HEAD: [&str; 6] = ["rung", "signal", "canary: bad of all", "stable: bad of all", "harm at its end", "safety at its end"];
+    const HEAD: [&str; 6] =
+        ["rung", "signal", "canary: bad of all", "stable: bad of all", "harm at its end", "safety at its end"];
     html! {
         table.cards {
             thead { tr { @for head in HEAD { th scope="col" { (head) } } } }
