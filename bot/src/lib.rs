@@ -5,4 +5,5 @@ pub mod config;
 pub mod forge;
 pub mod metrics;
 pub mod reconcile;
+pub mod report;
 pub mod repository;
