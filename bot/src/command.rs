@@ -1,6 +1,7 @@
 //! One file per command of `sluice`.
 
 pub mod config;
+pub mod demo;
 pub mod judge;
 pub mod propose;
 pub mod record;

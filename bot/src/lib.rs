@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod config;
+pub mod demo;
 pub mod forge;
 pub mod metrics;
 pub mod reconcile;

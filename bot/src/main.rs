@@ -20,6 +20,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(command::demo::DemoArgs),
     Propose(command::propose::ProposeArgs),
     Judge(command::judge::JudgeArgs),
     Verify(command::verify::VerifyArgs),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         eprintln!("note: signals are not handled: {error}");
     }
     let result = match cli.command {
+        Command::Demo(arguments) => command::demo::run(&arguments),
         Command::Propose(arguments) => command::propose::run(&arguments),
         Command::Judge(arguments) => command::judge::run(&arguments),
         Command::Verify(arguments) => command::verify::run(&arguments),

@@ -173,6 +173,19 @@ impl Pass<'_> {
     }
 }
 
+/// The canary's share in Git, in percent.
+///
+/// # Errors
+///
+/// When the repository does not define the route, or not well enough.
+pub fn canary_share(config: &Config, repository: &Repository, rollout: &Rollout) -> anyhow::Result<f64> {
+    let observed = Observed::read(config, repository, Timestamp::UNIX_EPOCH)?;
+    let found = observed.route(rollout)?;
+    let splits = sluice_rules::split::splits(found.policy).0;
+    let path = found.file.path();
+    Ok(decision::canary_share(path, found.policy, &splits, &rollout.stable, &rollout.canary)?.0)
+}
+
 /// What a proposal's kind is called in labels and lists.
 pub fn kind_word(kind: Kind) -> &'static str {
     match kind {

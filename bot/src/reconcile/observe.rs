@@ -34,7 +34,7 @@ struct RouteAt {
 }
 
 /// A route and where it is.
-pub struct Found<'a> {
+pub(super) struct Found<'a> {
     pub(super) file: &'a File,
     pub(super) document: usize,
     pub(super) policy: &'a Policy,
