@@ -198,8 +198,10 @@ fn rollout(index: usize, story: &Story, generated: i64) -> Markup {
                     (timeline(&id, story).figure())
                     @for chart in signals::charts(&id, story) { (chart.figure()) }
                 }
-                h3 { "By rung" }
-                (signals::rungs(story))
+                details {
+                    summary { "The same as numbers, by rung" }
+                    (signals::rungs(story))
+                }
             }
             @if !story.pulls.is_empty() {
                 h3 { "Pull requests" }
@@ -275,7 +277,7 @@ fn pull_view(pull: &PullView, generated: i64) -> Markup {
                 (diff(&pull.diff, &name))
             }
             @if !pull.body_markdown.trim().is_empty() {
-                h4 { "Words" }
+                h4 { "What it said" }
                 div.words { (markdown::render(&pull.body_markdown)) }
             }
         }

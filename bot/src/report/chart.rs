@@ -72,23 +72,23 @@ pub(super) struct Scale {
     low: f64,
     high: f64,
     ticks: Vec<(f64, String)>,
-    unit: &'static str,
+    unit: String,
 }
 
 impl Scale {
     /// From 0 to `highest` percent, with round ticks.
-    pub(super) fn percent(highest: f64, unit: &'static str) -> Self {
+    pub(super) fn percent(highest: f64, unit: impl Into<String>) -> Self {
         let highest = if highest.is_finite() { highest.clamp(1e-6, 100.0) } else { 100.0 };
         let step = round_step(highest / 4.0);
         let steps = (highest / step - 1e-9).ceil().max(1.0);
         let decimals = (-step.log10().floor()).max(0.0) as usize;
         let ticks =
             (0..=steps as usize).map(|i| (i as f64 * step, format!("{:.decimals$} %", i as f64 * step))).collect();
-        Self { low: 0.0, high: steps * step, ticks, unit }
+        Self { low: 0.0, high: steps * step, ticks, unit: unit.into() }
     }
 
     /// Between two numbers, with round ticks.
-    pub(super) fn plain(low: f64, high: f64, unit: &'static str) -> Self {
+    pub(super) fn plain(low: f64, high: f64, unit: impl Into<String>) -> Self {
         let spread = (high - low).max(1e-6);
         let step = round_step(spread / 4.0);
         let (first, last) = ((low / step).floor(), (high / step).ceil().max((low / step).floor() + 1.0));
@@ -96,7 +96,7 @@ impl Scale {
         let ticks = (0..=(last - first) as usize)
             .map(|i| ((first + i as f64) * step, format!("{:.decimals$}", (first + i as f64) * step)))
             .collect();
-        Self { low: first * step, high: last * step, ticks, unit }
+        Self { low: first * step, high: last * step, ticks, unit: unit.into() }
     }
 
     /// Odds for `ln E` from `low` to `high`, a tick at powers of ten.
@@ -126,7 +126,7 @@ impl Scale {
             low: f64::from(first) * ten,
             high: f64::from(last) * ten,
             ticks,
-            unit: "odds for the claim (ln E, log scale)",
+            unit: "odds for the claim (ln E, log scale)".to_owned(),
         }
     }
 }
