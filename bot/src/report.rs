@@ -1,13 +1,13 @@
 //! A pass or a demo as one HTML page that stands alone: no network, no script, no font of its own.
 //!
-//! [`html`] is a pure function of a [`Report`], so the same recording gives the same bytes. Everything foreign is text:
+//! [`html()`] is a pure function of a [`Report`], so the same recording gives the same bytes. Everything foreign is text:
 //! maud escapes it, and characters that do not show are made to show.
 
 mod chart;
 mod markdown;
 mod signals;
 
-use chart::{Chart, Line, Role, Scale, Span, clock, spark};
+use chart::{Chart, Line, Role, Scale, Span, clock, spark, within};
 use markdown::visible_lines;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sluice_rules::canary::{Policy, Tick};
@@ -380,7 +380,7 @@ fn shares_in_words(ticks: &[Tick]) -> String {
     let mut before = span(ticks).0;
     for tick in ticks {
         if last.is_none_or(|last: f64| (last - tick.share).abs() > 1e-9) {
-            parts.push(format!("{} from {}", share(tick.share), clock(before, "%H:%M")));
+            parts.push(format!("{} from {}", share(tick.share), within(span(ticks), before)));
             last = Some(tick.share);
         }
         before = tick.t;
@@ -390,7 +390,7 @@ fn shares_in_words(ticks: &[Tick]) -> String {
         parts.splice(6..parts.len() - 6, [format!("… {skipped} more …")]);
     }
     match ticks.last() {
-        Some(tick) => format!("{} until {}.", parts.join(", "), clock(tick.t, "%H:%M")),
+        Some(tick) => format!("{} until {}.", parts.join(", "), within(span(ticks), tick.t)),
         None => "Nothing seen yet.".to_owned(),
     }
 }

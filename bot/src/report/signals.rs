@@ -1,6 +1,6 @@
 //! The signals of a rollout: evidence, rates and scores over time, and a table by rung.
 
-use super::chart::{Bound, Chart, Line, Role, Scale, clock};
+use super::chart::{Bound, Chart, Line, Role, Scale, within};
 use super::{Story, span};
 use maud::{Markup, html};
 use sluice_rules::canary::{Arms, Counts, SignalVerdict, Tick};
@@ -58,7 +58,7 @@ fn evidence(id: &str, story: &Story, name: &str) -> Option<Chart> {
     let summary = format!(
         "Harm stood highest at {}, {} ({} needed). While both arms served, safety ended at {} ({} needed); the last \
          verdict was: {verdict}.",
-        clock(peak.0, "%H:%M"),
+        within((from, to), peak.0),
         odds(peak.1.harm),
         odds(harm_bound),
         odds(last.safe),
@@ -118,7 +118,7 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
     let peak = canary.iter().filter_map(|(t, value)| Some((*t, (*value)?))).max_by(|a, b| a.1.total_cmp(&b.1));
     let mut summary = format!("At the end: canary {}, stable {}.", mean(&canary), mean(&stable));
     if let (Some((t, value)), false) = (peak, score) {
-        summary += &format!(" The canary's highest was {} at {}.", tell(value), clock(t, "%H:%M"));
+        summary += &format!(" The canary's highest was {} at {}.", tell(value), within((from, to), t));
     }
     if let Some(objective) = objective {
         summary += &format!(" The objective allows {}.", tell(objective));
@@ -234,7 +234,7 @@ pub(super) fn rungs(story: &Story) -> Markup {
                 n => format!("{} of {} ({})", count(x), count(n), rate(x / n)),
             };
             rows.push([
-                format!("{}, {}–{}", share(at), clock(since, "%H:%M"), clock(until, "%H:%M")),
+                format!("{}, {}–{}", share(at), within(span(&story.ticks), since), within(span(&story.ticks), until)),
                 visible(name),
                 tell(sum(|arms| arms.canary)),
                 tell(sum(|arms| arms.stable)),
