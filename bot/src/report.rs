@@ -1,13 +1,13 @@
 //! A pass or a demo as one HTML page that stands alone: no network, no script, no font of its own.
 //!
-//! [`html`] is a pure function of a [`Report`], so the same recording gives the same bytes. Everything foreign is text:
+//! [`html()`] is a pure function of a [`Report`], so the same recording gives the same bytes. Everything foreign is text:
 //! maud escapes it, and characters that do not show are made to show.
 
 mod chart;
 mod markdown;
 mod signals;
 
-use chart::{Chart, Line, Role, Scale, Span, clock, spark};
+use chart::{Chart, Line, Role, Scale, Span, clock, spark, within};
 use markdown::visible_lines;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sluice_rules::canary::{Policy, Tick};
@@ -198,8 +198,10 @@ fn rollout(index: usize, story: &Story, generated: i64) -> Markup {
                     (timeline(&id, story).figure())
                     @for chart in signals::charts(&id, story) { (chart.figure()) }
                 }
-                h3 { "By rung" }
-                (signals::rungs(story))
+                details {
+                    summary { "The same as numbers, by rung" }
+                    (signals::rungs(story))
+                }
             }
             @if !story.pulls.is_empty() {
                 h3 { "Pull requests" }
@@ -275,7 +277,7 @@ fn pull_view(pull: &PullView, generated: i64) -> Markup {
                 (diff(&pull.diff, &name))
             }
             @if !pull.body_markdown.trim().is_empty() {
-                h4 { "Words" }
+                h4 { "What it said" }
                 div.words { (markdown::render(&pull.body_markdown)) }
             }
         }
@@ -378,7 +380,7 @@ fn shares_in_words(ticks: &[Tick]) -> String {
     let mut before = span(ticks).0;
     for tick in ticks {
         if last.is_none_or(|last: f64| (last - tick.share).abs() > 1e-9) {
-            parts.push(format!("{} from {}", share(tick.share), clock(before, "%H:%M")));
+            parts.push(format!("{} from {}", share(tick.share), within(span(ticks), before)));
             last = Some(tick.share);
         }
         before = tick.t;
@@ -388,7 +390,7 @@ fn shares_in_words(ticks: &[Tick]) -> String {
         parts.splice(6..parts.len() - 6, [format!("… {skipped} more …")]);
     }
     match ticks.last() {
-        Some(tick) => format!("{} until {}.", parts.join(", "), clock(tick.t, "%H:%M")),
+        Some(tick) => format!("{} until {}.", parts.join(", "), within(span(ticks), tick.t)),
         None => "Nothing seen yet.".to_owned(),
     }
 }

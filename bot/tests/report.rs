@@ -1,6 +1,9 @@
 //! The page of a small demo: well-formed, self-contained, deaf to hostile names. It is left in the target's `tmp/report.html`
 //! to look at.
 
+// Clippy knows tests by their attribute, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use sluice_bot::report::{Outcome, PullView, Report, Story, html};
 use sluice_rules::canary::{Arms, Call, Counts, Judge, Policy, Replicas, SignalPolicy, Tick};
 use sluice_rules::evidence::{Evidence, Subject, replay};

@@ -1,5 +1,8 @@
 //! Bodies of pull requests: whole ones as a person reads them, and names that try to break out.
 
+// Clippy knows tests by their attribute, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use sluice_rules::canary::{Arms, Counts, Policy, Replicas, SignalPolicy, Tick};
 use sluice_rules::evidence::{Evidence, Subject};
@@ -148,6 +151,33 @@ fn a_question() {
 
 fn text(proposal: &Proposal) -> String {
     format!("{}\n\n{}\n---\n{}", title(proposal), body(proposal), commit_message(proposal))
+}
+
+#[test]
+fn the_last_steps_have_no_plan_and_the_first_no_counts() {
+    let mut last = promote();
+    (last.from, last.to, last.then) = (50.0, 99.0, vec![100.0]);
+    assert!(body(&last).contains("No rung is left to climb"));
+    (last.from, last.to, last.then) = (99.0, 100.0, vec![]);
+    assert!(body(&last).contains("serves nothing after that") && body(&last).contains("at 100 % the trial is over"));
+    let mut tick = ticks(1, 0.0, |_| 0.0).remove(0);
+    tick.signals.clear();
+    let first = proposal(Kind::Promote, vec![tick], 0.0, 5.0);
+    let body = body(&first);
+    assert!(body.contains("The canary has no traffic yet.") && body.contains("no signal had data"), "{body}");
+    assert!(body.contains("traffic not known yet") && !body.contains("NaN"), "{body}");
+}
+
+#[test]
+fn the_first_pull_request_brings_the_whole_plan() {
+    let mut ticks = ticks(30, 0.0, |_| 0.0);
+    for arms in ticks.iter_mut().flat_map(|tick| tick.signals.values_mut()) {
+        arms.canary = None;
+    }
+    let body = body(&proposal(Kind::Promote, ticks, 0.0, 5.0));
+    let plan = body.split("### What comes next").nth(1).unwrap().split("###").next().unwrap();
+    insta::assert_snapshot!(plan);
+    assert!(!body.contains("lacked data") && !body.contains("mermaid"), "{body}");
 }
 
 #[test]

@@ -72,23 +72,23 @@ pub(super) struct Scale {
     low: f64,
     high: f64,
     ticks: Vec<(f64, String)>,
-    unit: &'static str,
+    unit: String,
 }
 
 impl Scale {
     /// From 0 to `highest` percent, with round ticks.
-    pub(super) fn percent(highest: f64, unit: &'static str) -> Self {
+    pub(super) fn percent(highest: f64, unit: impl Into<String>) -> Self {
         let highest = if highest.is_finite() { highest.clamp(1e-6, 100.0) } else { 100.0 };
         let step = round_step(highest / 4.0);
         let steps = (highest / step - 1e-9).ceil().max(1.0);
         let decimals = (-step.log10().floor()).max(0.0) as usize;
         let ticks =
             (0..=steps as usize).map(|i| (i as f64 * step, format!("{:.decimals$} %", i as f64 * step))).collect();
-        Self { low: 0.0, high: steps * step, ticks, unit }
+        Self { low: 0.0, high: steps * step, ticks, unit: unit.into() }
     }
 
     /// Between two numbers, with round ticks.
-    pub(super) fn plain(low: f64, high: f64, unit: &'static str) -> Self {
+    pub(super) fn plain(low: f64, high: f64, unit: impl Into<String>) -> Self {
         let spread = (high - low).max(1e-6);
         let step = round_step(spread / 4.0);
         let (first, last) = ((low / step).floor(), (high / step).ceil().max((low / step).floor() + 1.0));
@@ -96,7 +96,7 @@ impl Scale {
         let ticks = (0..=(last - first) as usize)
             .map(|i| ((first + i as f64) * step, format!("{:.decimals$}", (first + i as f64) * step)))
             .collect();
-        Self { low: first * step, high: last * step, ticks, unit }
+        Self { low: first * step, high: last * step, ticks, unit: unit.into() }
     }
 
     /// Odds for `ln E` from `low` to `high`, a tick at powers of ten.
@@ -126,7 +126,7 @@ impl Scale {
             low: f64::from(first) * ten,
             high: f64::from(last) * ten,
             ticks,
-            unit: "odds for the claim (ln E, log scale)",
+            unit: "odds for the claim (ln E, log scale)".to_owned(),
         }
     }
 }
@@ -223,7 +223,7 @@ impl Chart {
                     } @else if span.to.is_some() {
                         path.closed d=(format!("M{} {}l6 6m0 -6l-6 6", px(to.max(from + 5.0) - 3.0), px(level - 3.0))) {}
                     }
-                    @let left = from > WIDTH - 60.0;
+                    @let left = label_left(from);
                     text.tick x=(px(if left { from - 7.0 } else { to.max(from + 5.0) + 7.0 })) y=(px(level + 4.0))
                         text-anchor=(if left { "end" } else { "start" }) { (span.label) }
                 }
@@ -233,21 +233,25 @@ impl Chart {
 
     /// Which row each pull request is drawn in, so that none covers another.
     fn rows(&self) -> Vec<(usize, &Span)> {
-        const LABEL: f64 = 44.0;
+        const LABEL: f64 = 46.0;
         let per_second = (WIDTH - LEFT - RIGHT) / (self.to - self.from).max(1) as f64;
         let mut ends: Vec<f64> = Vec::new();
         self.spans
             .iter()
             .map(|span| {
-                let from = (span.from - self.from) as f64 * per_second;
-                let to = (span.to.unwrap_or(self.to) - self.from) as f64 * per_second;
-                let row = ends.iter().position(|end| *end < from).unwrap_or(ends.len());
-                // Beyond four rows they may overlap: the list below the chart has them all.
-                let row = row.min(3);
+                let mut from = LEFT + (span.from - self.from) as f64 * per_second;
+                let mut to = LEFT + (span.to.unwrap_or(self.to) - self.from) as f64 * per_second;
+                if label_left(from) {
+                    from -= LABEL;
+                } else {
+                    to = to.max(from) + LABEL;
+                }
+                // Beyond four rows they may overlap: the list below the charts has them all.
+                let row = ends.iter().position(|end| *end < from).unwrap_or(ends.len()).min(3);
                 if row == ends.len() {
                     ends.push(0.0);
                 }
-                ends[row] = to.max(from) + LABEL;
+                ends[row] = ends[row].max(to);
                 (row, span)
             })
             .collect()
@@ -264,6 +268,11 @@ impl Chart {
         }
         placed
     }
+}
+
+/// Whether a label has no room to the right of `x`.
+fn label_left(x: f64) -> bool {
+    x > WIDTH - 60.0
 }
 
 /// A line of shares in a table cell; `label` says in words what it shows.
@@ -337,6 +346,11 @@ fn time_ticks(from: i64, to: i64) -> Vec<(i64, String)> {
 /// A moment in UTC in jiff's notation.
 pub(super) fn clock(t: i64, format: &str) -> String {
     Timestamp::from_second(t).map_or_else(|_| t.to_string(), |t| t.to_zoned(TimeZone::UTC).strftime(format).to_string())
+}
+
+/// A moment within a story: the time alone, with the day where the story is longer than one.
+pub(super) fn within((from, to): (i64, i64), t: i64) -> String {
+    clock(t, if to - from > 72_000 { "%b %-d %H:%M" } else { "%H:%M" })
 }
 
 fn round_step(rough: f64) -> f64 {

@@ -1,6 +1,6 @@
 //! The signals of a rollout: evidence, rates and scores over time, and a table by rung.
 
-use super::chart::{Bound, Chart, Line, Role, Scale, clock};
+use super::chart::{Bound, Chart, Line, Role, Scale, within};
 use super::{Story, span};
 use maud::{Markup, html};
 use sluice_rules::canary::{Arms, Counts, SignalVerdict, Tick};
@@ -8,8 +8,10 @@ use sluice_rules::evidence::SignalClaim;
 use sluice_rules::proposal::body::escape::visible;
 use sluice_rules::proposal::body::words::{count, odds, rate, share};
 
-/// Ticks on each side that a rate is averaged over.
+/// Ticks on each side that a rate is averaged over, at least.
 const SMOOTH: usize = 2;
+/// A long story is averaged over more, so that a line shows about so many separate values.
+const VALUES: usize = 60;
 /// A chart per signal twice over: beyond this many a page is no page any more.
 const SIGNALS: usize = 12;
 
@@ -38,7 +40,7 @@ fn evidence(id: &str, story: &Story, name: &str) -> Option<Chart> {
         .map(|point| (point.t, point.claim.signals.get(name).filter(|_| compared(point.share))))
         .collect();
     let known = || claims.iter().filter_map(|(t, claim)| Some((*t, (*claim)?)));
-    let (_, last) = known().last()?;
+    let (_, last) = known().next_back()?;
     let (from, to) = span(&story.ticks);
     let safe_bound = (1.0 / story.policy.beta).ln();
     let harm_bound = last.harm_bound;
@@ -56,7 +58,7 @@ fn evidence(id: &str, story: &Story, name: &str) -> Option<Chart> {
     let summary = format!(
         "Harm stood highest at {}, {} ({} needed). While both arms served, safety ended at {} ({} needed); the last \
          verdict was: {verdict}.",
-        clock(peak.0, "%H:%M"),
+        within((from, to), peak.0),
         odds(peak.1.harm),
         odds(harm_bound),
         odds(last.safe),
@@ -101,6 +103,7 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
         || story.points.iter().any(|point| point.claim.signals.get(name).is_some_and(|claim| claim.score));
     let (canary, stable) =
         (smooth(&story.ticks, name, |arms| arms.canary), smooth(&story.ticks, name, |arms| arms.stable));
+    let window = 2 * side(&story.ticks) + 1;
     let factor = if score { 1.0 } else { 100.0 };
     let values = || canary.iter().chain(&stable).filter_map(|(_, value)| *value);
     values().next()?;
@@ -115,7 +118,7 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
     let peak = canary.iter().filter_map(|(t, value)| Some((*t, (*value)?))).max_by(|a, b| a.1.total_cmp(&b.1));
     let mut summary = format!("At the end: canary {}, stable {}.", mean(&canary), mean(&stable));
     if let (Some((t, value)), false) = (peak, score) {
-        summary += &format!(" The canary's highest was {} at {}.", tell(value), clock(t, "%H:%M"));
+        summary += &format!(" The canary's highest was {} at {}.", tell(value), within((from, to), t));
     }
     if let Some(objective) = objective {
         summary += &format!(" The objective allows {}.", tell(objective));
@@ -147,9 +150,9 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
         from,
         to,
         scale: if score {
-            Scale::plain(low, high, "mean, 0 to 1; mean of five looks")
+            Scale::plain(low, high, format!("0 to 1, over {window} looks"))
         } else {
-            Scale::percent(100.0 * high.max(shown.unwrap_or(0.0)) * 1.05, "% of requests, mean of five looks")
+            Scale::percent(100.0 * high.max(shown.unwrap_or(0.0)) * 1.05, format!("% of requests, over {window} looks"))
         },
         lines: vec![line(Role::Canary, "canary", canary), line(Role::Stable, "stable", stable)],
         bounds: shown
@@ -169,20 +172,24 @@ fn rates(id: &str, story: &Story, name: &str) -> Option<Chart> {
 fn smooth(ticks: &[Tick], name: &str, arm: fn(&Arms) -> Option<Counts>) -> Vec<(i64, Option<f64>)> {
     let counts: Vec<Option<Counts>> =
         ticks.iter().map(|tick| tick.signals.get(name).and_then(arm).filter(|counts| counts.n > 0.0)).collect();
-    let pace = pace(ticks);
+    let (pace, side) = (pace(ticks), side(ticks));
     let mut points = Vec::with_capacity(ticks.len());
     for (index, tick) in ticks.iter().enumerate() {
         if index > 0 && tick.t - ticks[index - 1].t > pace * 5 / 2 {
             points.push((ticks[index - 1].t + 1, None));
         }
         let value = counts[index].map(|_| {
-            let near = &counts[index.saturating_sub(SMOOTH)..(index + SMOOTH + 1).min(counts.len())];
+            let near = &counts[index.saturating_sub(side)..(index + side + 1).min(counts.len())];
             let (n, x) = near.iter().flatten().fold((0.0, 0.0), |(n, x), counts| (n + counts.n, x + counts.x));
             x / n
         });
         points.push((tick.t, value));
     }
     points
+}
+
+fn side(ticks: &[Tick]) -> usize {
+    SMOOTH.max(ticks.len() / VALUES / 2)
 }
 
 /// The usual time between two ticks.
@@ -223,11 +230,11 @@ pub(super) fn rungs(story: &Story) -> Markup {
             let claim = claim.filter(|_| compared(at));
             let tell = |(n, x): (f64, f64)| match n {
                 n if n <= 0.0 => "no data".to_owned(),
-                n if score => format!("{:.3} of {}", x / n, count(n)),
+                n if score => format!("mean {:.3} of {}", x / n, count(n)),
                 n => format!("{} of {} ({})", count(x), count(n), rate(x / n)),
             };
             rows.push([
-                format!("{}, {}–{}", share(at), clock(since, "%H:%M"), clock(until, "%H:%M")),
+                format!("{}, {}–{}", share(at), within(span(&story.ticks), since), within(span(&story.ticks), until)),
                 visible(name),
                 tell(sum(|arms| arms.canary)),
                 tell(sum(|arms| arms.stable)),

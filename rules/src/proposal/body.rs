@@ -15,7 +15,7 @@ use escape::{code, plain, prose};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use words::{about, count, moment, odds, rate, ratio, share, times};
+use words::{about, count, likelier, moment, odds, rate, ratio, share};
 
 /// Characters a body may have: GitHub refuses more than 65,536, and a person may want to add a line. All but the details
 /// fits by its own bounds, whatever the proposal holds.
@@ -241,12 +241,12 @@ fn why(out: &mut String, proposal: &Proposal) {
         };
         let _ = writeln!(
             out,
-            "\nWhat {} shows is {} if the canary {worse} than if it does not. {} were enough to go back.",
+            "\nWhat {} shows is {}. {} were enough to go back.",
             code(name),
-            times(signal.harm),
+            likelier(signal.harm, &format!("the canary {worse}"), "it does not"),
             odds(signal.harm_bound),
         );
-    } else if proposal.kind == Kind::Promote && !claim.signals.is_empty() {
+    } else if proposal.kind == Kind::Promote && proposal.from > 0.0 {
         let weakest = claim.signals.iter().min_by(|a, b| a.1.safe.total_cmp(&b.1.safe));
         if let Some((name, signal)) = weakest {
             let bad = if signal.score {
@@ -259,10 +259,9 @@ fn why(out: &mut String, proposal: &Proposal) {
             };
             let _ = writeln!(
                 out,
-                "\nThe weakest signal is {}: what was seen is {} if the canary is fine than if it {bad}. \
-                 {} are asked for on this rung.",
+                "\nThe weakest signal is {}: what was seen is {}. {} are asked for on this rung.",
                 code(name),
-                times(signal.safe),
+                likelier(signal.safe, "the canary is fine", &format!("it {bad}")),
                 odds((1.0 / policy.beta).ln()),
             );
         }
@@ -322,7 +321,7 @@ fn seen(out: &mut String, proposal: &Proposal) {
     let evidence = &proposal.evidence;
     let policy = &evidence.policy;
     let _ = writeln!(out, "\n### What was seen on this rung\n");
-    if evidence.claim.signals.is_empty() {
+    if evidence.claim.signals.values().all(|signal| signal.canary.n <= 0.0 && signal.stable.n <= 0.0) {
         let _ = writeln!(out, "Nothing yet: no signal had data.");
         return;
     }
@@ -417,8 +416,7 @@ fn limits(out: &mut String, proposal: &Proposal) {
                 let _ = writeln!(
                     out,
                     "- How many replicas serve each arm is not known, so the load of the next share was not \
-                     projected: fine at {} does not mean fine at {} if the canary is small.",
-                    share(proposal.from),
+                     projected: a canary that is too small for {} shows it only there.",
                     share(proposal.to)
                 );
             }

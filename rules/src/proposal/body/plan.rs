@@ -36,6 +36,14 @@ pub(super) fn section(out: &mut String, proposal: &Proposal) {
         let _ = writeln!(out, "\n### What comes next\n\nThis is the last step: at 100 % the trial is over.");
         return;
     }
+    let rungs = policy.rungs();
+    let climbed: Vec<f64> =
+        rungs.into_iter().filter(|rung| *rung >= proposal.to - 1e-9 && *rung < 100.0 - 1e-9).take(20).collect();
+    if climbed.is_empty() {
+        let _ = writeln!(out, "\n### What comes next\n\nNo rung is left to climb: at 100 % the trial is over.");
+        return;
+    }
+    let scores = evidence.claim.signals.values().any(|signal| signal.score);
     let traffic: Vec<_> = evidence
         .claim
         .signals
@@ -46,16 +54,14 @@ pub(super) fn section(out: &mut String, proposal: &Proposal) {
     let _ = writeln!(
         out,
         "\n### What comes next\n\n\
-         If the canary is as good as the stable arm and traffic stays as in the last {} looks. Each step is a pull \
+         This is the way if the canary is as good as the stable arm and traffic stays as it was lately (the last {} looks at most). Each step is a pull \
          request of its own; a rung is left when the evidence is there, not when the time is up.\n\n\
          | on the rung | must not be | about this much to see | at the earliest done |\n|---|---|---|---|",
-        RECENT.min(evidence.ticks.len()),
+        RECENT,
     );
     let mut at = now as f64;
     let mut known = true;
-    let rungs = policy.rungs();
-    let climbed = rungs.iter().copied().filter(|rung| *rung >= proposal.to - 1e-9 && *rung < 100.0 - 1e-9);
-    for rung in climbed.take(20) {
+    for rung in climbed {
         let slowest = traffic
             .iter()
             .map(|(name, traffic)| need(policy, rung, name, *traffic))
@@ -63,7 +69,8 @@ pub(super) fn section(out: &mut String, proposal: &Proposal) {
         let dwell = policy.dwell_at(rung).0 as f64;
         let margin = format!("{} times as bad", ratio(policy.margin_at(rung)));
         let Some(need) = slowest else {
-            let _ = writeln!(out, "| {} | {margin} | traffic not known yet | – |", share(rung));
+            let unknown = if scores { "what the business metrics need" } else { "traffic not known yet" };
+            let _ = writeln!(out, "| {} | {margin} | {unknown} | – |", share(rung));
             known = false;
             continue;
         };
@@ -73,11 +80,10 @@ pub(super) fn section(out: &mut String, proposal: &Proposal) {
         let done = if known { format!("{}, after {}", moment(at as i64), about(stay)) } else { "–".to_owned() };
         let _ = writeln!(out, "| {} | {margin} | {} for {} | {done} |", share(rung), need.text, code(need.signal));
     }
-    let scores = evidence.claim.signals.values().any(|signal| signal.score);
     let last = if known {
         format!("At the earliest 100 % is proposed at {}, {} from now.", moment(at as i64), about(at - now as f64))
     } else {
-        "With the current traffic no time can be named.".to_owned()
+        "From what was seen so far no time can be named.".to_owned()
     };
     let _ = writeln!(
         out,
@@ -95,13 +101,19 @@ fn measure(evidence: &Evidence, name: &str, burstiness: f64) -> Option<Traffic> 
     let mut sum = Counts { n: 0.0, x: 0.0 };
     let mut looks = 0.0;
     for tick in ticks.iter().rev().take(RECENT) {
-        let Some((canary, stable)) = tick.signals.get(name).and_then(super::trace::both) else { continue };
-        sum = Counts { n: sum.n + canary.n + stable.n, x: sum.x + canary.x + stable.x };
+        let Some(arms) = tick.signals.get(name) else { continue };
+        let all = match super::trace::both(arms) {
+            Some((canary, stable)) => Counts { n: canary.n + stable.n, x: canary.x + stable.x },
+            // Before the first rung the stable arm is all the traffic there is.
+            None if tick.share <= 0.0 => arms.stable.unwrap_or(Counts { n: 0.0, x: 0.0 }),
+            None => continue,
+        };
+        sum = Counts { n: sum.n + all.n, x: sum.x + all.x };
         looks += 1.0;
     }
     let seconds = looks * pace;
     let objective = evidence.policy.signals.get(name).and_then(|signal| signal.ceiling);
-    (seconds > 0.0).then(|| Traffic {
+    (seconds > 0.0 && sum.n > 0.0).then(|| Traffic {
         requests: sum.n / seconds,
         bad: sum.x / seconds,
         pace,

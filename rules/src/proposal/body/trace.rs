@@ -46,9 +46,10 @@ pub(super) fn both(arms: &Arms) -> Option<(Counts, Counts)> {
     Some((served(arms.canary)?, served(arms.stable)?))
 }
 
-/// Ticks in which no signal had both arms.
+/// Ticks in which no signal had both arms, though both had a share.
 pub(super) fn gaps(ticks: &[Tick]) -> usize {
-    ticks.iter().filter(|tick| !tick.signals.values().any(|arms| both(arms).is_some())).count()
+    let compared = ticks.iter().filter(|tick| tick.share > 0.0 && tick.share < 100.0);
+    compared.filter(|tick| !tick.signals.values().any(|arms| both(arms).is_some())).count()
 }
 
 /// Most points of a chart: GitHub draws more, but nobody sees them.
@@ -59,7 +60,7 @@ const POINTS: usize = 60;
 pub(super) fn mermaid(evidence: &Evidence) -> Option<String> {
     let points = evidence.points().ok()?;
     let (first, last) = (points.first()?.t, points.last()?.t);
-    if points.len() < 3 || last <= first {
+    if points.len() < 3 || last <= first || points.iter().all(|point| point.share <= 0.0) {
         return None;
     }
     let safe_bound = (1.0 / evidence.policy.beta).ln();

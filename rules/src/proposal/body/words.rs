@@ -66,16 +66,13 @@ pub fn odds(log: f64) -> String {
     }
 }
 
-/// `ln E` inside a sentence: how many times more likely what was seen is under `claim` than under its opposite.
-pub fn times(log: f64) -> String {
-    if log.is_nan() {
-        return "not comparable".to_owned();
-    }
-    if log.abs() < 0.05 {
-        return "about as likely either way".to_owned();
+/// `ln E` inside a sentence: `1,240 times more likely if it is fine than if it is not`.
+pub fn likelier(log: f64, claim: &str, opposite: &str) -> String {
+    if log.is_nan() || log.abs() < 0.05 {
+        return format!("about as likely if {claim} as if {opposite}");
     }
     let many = if log.abs() >= 13.8155 { "over 1,000,000".to_owned() } else { count(log.abs().exp()) };
-    format!("{many} times {} likely", if log > 0.0 { "more" } else { "less" })
+    format!("{many} times {} likely if {claim} than if {opposite}", if log > 0.0 { "more" } else { "less" })
 }
 
 /// A moment: `2026-11-25 09:14 UTC`.
@@ -128,7 +125,8 @@ mod tests {
             [odds(7.123), odds(-3.61), odds(0.0), odds(99.0)],
             ["1,240 to 1", "1 to 37", "even", "over 1,000,000 to 1"]
         );
-        assert_eq!(times(7.123), "1,240 times more likely");
+        assert_eq!(likelier(7.123, "a", "b"), "1,240 times more likely if a than if b");
+        assert_eq!(likelier(0.0, "a", "b"), "about as likely if a as if b");
         assert_eq!(moment(1_795_598_040), "2026-11-25 09:14 UTC");
         assert_eq!([about(61.0), about(8400.0), about(300_000.0)], ["2 min", "2 h 20 min", "3 days"]);
     }
