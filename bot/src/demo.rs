@@ -179,7 +179,8 @@ impl Demo {
             };
             let text = file.edit(0, &[weight(0, v1)?, weight(1, v2)?])?;
             let message = format!("llm: {v1}/{v2}\n");
-            let next = self.repository.commit(&[head], Some(head), &[(path, text.into_bytes())], &message, &team(at)?)?;
+            let next =
+                self.repository.commit(&[head], Some(head), &[(path, text.into_bytes())], &message, &team(at)?)?;
             self.repository.update_ref(&branch, next, Some(head))?;
             self.event("llm", at, format!("the platform team sets {v1}/{v2} by hand"));
         }
@@ -275,13 +276,7 @@ impl Demo {
              faults are simulated. `llm` is no simulation: it is the recording of a Kuma mesh that ran."
                 .to_owned(),
         );
-        Ok(Report {
-            title: "Sluice demo".to_owned(),
-            generated: END,
-            mesh: self.config.mesh.clone(),
-            rollouts,
-            notes,
-        })
+        Ok(Report { title: "Sluice demo".to_owned(), generated: END, mesh: self.config.mesh.clone(), rollouts, notes })
     }
 
     fn view(&self, pull: &Pull) -> anyhow::Result<PullView> {
@@ -308,24 +303,20 @@ fn scope(pull: &Pull) -> String {
 }
 
 fn told(decision: &Decision, evidence: &Evidence) -> (StoryOutcome, String, String) {
-    let minutes = |from: i64, to: i64| (to - from) / 60;
+    let points = evidence.points().unwrap_or_default();
     let first = evidence.ticks.first().map_or(0, |tick| tick.t);
-    let last = evidence.ticks.last().map_or(0, |tick| tick.t);
+    let minutes = |to: i64| (to - first) / 60;
     let share = decision.share;
     match &decision.outcome {
         Outcome::Over { why } if share >= 100.0 => {
-            let headline = format!("Promoted to 100 % in {} minutes", minutes(first, last));
-            (StoryOutcome::Promoted, headline, why.clone())
+            let at = points.iter().find(|point| point.share >= 100.0).map_or(first, |point| point.t);
+            (StoryOutcome::Promoted, format!("Promoted to 100 % in {} minutes", minutes(at)), why.clone())
         }
         Outcome::Over { why } => {
-            let reason = &evidence.claim.reason;
-            let at = evidence
-                .points()
-                .ok()
-                .and_then(|points| points.into_iter().find(|point| point.claim.call == Call::Rollback))
-                .map_or(last, |point| point.t);
-            let headline = format!("Rolled back after {} minutes: {reason}", minutes(first, at));
-            (StoryOutcome::RolledBack, headline, why.clone())
+            let found = points.iter().find(|point| point.claim.call == Call::Rollback);
+            let (at, reason) = found.map_or((first, why.as_str()), |point| (point.t, point.claim.reason.as_str()));
+            let headline = format!("Rolled back in minute {}", minutes(at));
+            (StoryOutcome::RolledBack, headline, format!("{reason}; {why}"))
         }
         Outcome::Held { why, until } => {
             let until = until.map(|until| format!(" until {until}")).unwrap_or_default();

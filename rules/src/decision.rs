@@ -333,11 +333,8 @@ fn reweigh(trial: &Trial<'_>, pairs: &[&Split], to: f64) -> Result<(Vec<WeightCh
     let mut changes = Vec::new();
     let mut edits = Vec::new();
     for split in pairs {
-        let wrong = |error| DecisionError::Share {
-            path: trial.file.path().to_owned(),
-            field: split.field.clone(),
-            error,
-        };
+        let wrong =
+            |error| DecisionError::Share { path: trial.file.path().to_owned(), field: split.field.clone(), error };
         let reweigh = split.with_share(&trial.subject.canary, &trial.subject.stable, to).map_err(wrong)?;
         let places: BTreeMap<&FieldPath, (&str, u64)> = split
             .backends

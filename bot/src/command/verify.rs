@@ -50,8 +50,9 @@ pub fn run(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
         }
         Err(_) => read(&arguments.what)?,
     };
-    let evidence: Evidence = serde_json::from_slice(&bytes)
-        .with_context(|| format!("`{}` holds no evidence of format {}", arguments.what, sluice_rules::evidence::FORMAT))?;
+    let evidence: Evidence = serde_json::from_slice(&bytes).with_context(|| {
+        format!("`{}` holds no evidence of format {}", arguments.what, sluice_rules::evidence::FORMAT)
+    })?;
     let mut differences = evidence.verify().with_context(|| format!("`{}` cannot be judged", arguments.what))?;
     // A pull request names the digest of its evidence; evidence that was swapped whole would verify by itself.
     if promised.is_some_and(|body| !body.contains(&evidence.digest)) {

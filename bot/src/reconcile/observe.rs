@@ -92,9 +92,8 @@ impl Observed {
             .with_context(|| format!("the repository has no branch `{branch}`: set `branch` in sluice.yaml"))?;
         let is_yaml = |path: &str| path.ends_with(".yaml") || path.ends_with(".yml");
         let guards_at = config.guards.trim_end_matches('/');
-        let is_guard = |path: &str| {
-            path.strip_prefix(guards_at).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
+        let is_guard =
+            |path: &str| path.strip_prefix(guards_at).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let mut observed = Self {
             head,
             guards: Vec::new(),
@@ -133,7 +132,9 @@ impl Observed {
             bail!("guards cannot be read, so nothing is decided:\n  {}", bad_guards.join("\n  "));
         }
         if observed.guards.is_empty() {
-            observed.notes.push(format!("no ShiftGuard in `{}`: nothing limits how far automation moves", config.guards));
+            observed
+                .notes
+                .push(format!("no ShiftGuard in `{}`: nothing limits how far automation moves", config.guards));
         }
         Ok(observed)
     }
