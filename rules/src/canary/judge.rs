@@ -47,8 +47,6 @@ pub enum Reason {
     Finished,
     /// A signal shows harm: its name, `ln E` and the bound it passed.
     Harm(String, f64, f64),
-    /// Rolled back earlier, for this signal.
-    RolledBack(String),
     /// A business metric is below its margin.
     BelowMargin(String, f64, f64),
     /// The canary gets more (or less) than its weight.
@@ -79,7 +77,6 @@ impl fmt::Display for Reason {
             Self::Harm(signal, log, bound) => {
                 write!(f, "harm in {signal}: log evidence {log:.2} passed {bound:.2}")
             }
-            Self::RolledBack(signal) => write!(f, "rolled back for harm in {signal}: finished"),
             Self::BelowMargin(signal, log, bound) => {
                 write!(f, "{signal} is below its margin: log evidence {log:.2} passed {bound:.2}")
             }
@@ -235,10 +232,7 @@ impl Judge {
         if verdict.reason == Reason::Safe {
             self.cleared = Some((verdict.share, tick.share));
         }
-        if verdict.call == Call::Rollback {
-            let Reason::Harm(signal, ..) = &verdict.reason else { return Ok(verdict) };
-            self.finished = Some(Verdict { reason: Reason::RolledBack(signal.clone()), ..verdict.clone() });
-        } else if verdict.reason == Reason::Finished {
+        if verdict.call == Call::Rollback || verdict.reason == Reason::Finished {
             self.finished = Some(verdict.clone());
         }
         Ok(verdict)
