@@ -6,7 +6,7 @@
 pub mod escape;
 mod plan;
 mod trace;
-pub mod words;
+pub use crate::words;
 
 use super::{Kind, Proposal};
 use crate::canary::{Call, SignalVerdict};
