@@ -17,6 +17,7 @@ use world::{Scenario, World, scenarios};
 struct Outcome {
     rolled_back: Option<usize>,
     promoted: Option<usize>,
+    asked: Option<usize>,
     excess: f64,
 }
 
@@ -30,7 +31,7 @@ fn player(name: &str, scenario: &Scenario, seed: u64) -> (Box<dyn Player>, f64) 
         "K1h" => (Box::new(Kayenta::new(10, 60, seed)), 10.0),
         "K3h" => (Box::new(Kayenta::new(60, 180, seed)), 10.0),
         "limit" => (Box::new(Clairvoyant::new(scenario.errors, (scenario.latency)(30))), 5.0),
-        _ => (Box::new(Ours::new()), 5.0),
+        _ => (Box::new(Ours::new(scenario)), 5.0),
     }
 }
 
@@ -49,6 +50,9 @@ fn run(name: &str, scenario: &Scenario, seed: u64) -> Outcome {
             Move::Rollback => {
                 outcome.rolled_back = Some(minute + 1);
                 break;
+            }
+            Move::Ask => {
+                outcome.asked.get_or_insert(minute + 1);
             }
             Move::Share(next) => share = next,
         }
@@ -73,6 +77,7 @@ struct Cell {
     runs: usize,
     back: Vec<usize>,
     up: Vec<usize>,
+    asked: Vec<usize>,
     excess: f64,
 }
 
@@ -80,14 +85,24 @@ impl Cell {
     fn new(outcomes: &[Outcome]) -> Self {
         let mut back: Vec<usize> = outcomes.iter().filter_map(|o| o.rolled_back).collect();
         let mut up: Vec<usize> = outcomes.iter().filter_map(|o| o.promoted).collect();
+        let mut asked: Vec<usize> = outcomes.iter().filter_map(|o| o.asked).collect();
         back.sort_unstable();
         up.sort_unstable();
+        asked.sort_unstable();
         let runs = outcomes.len();
-        Self { runs, back, up, excess: outcomes.iter().map(|o| o.excess).sum::<f64>() / runs as f64 }
+        Self { runs, back, up, asked, excess: outcomes.iter().map(|o| o.excess).sum::<f64>() / runs as f64 }
     }
 
     fn percent(&self, hits: usize) -> f64 {
         100.0 * hits as f64 / self.runs as f64
+    }
+
+    /// The median of minutes to the rollback; `ask 480` where a person is asked instead.
+    fn ended(&self) -> String {
+        if self.back.is_empty() && !self.asked.is_empty() {
+            return format!("ask {}", minutes(&self.asked));
+        }
+        minutes(&self.back)
     }
 
     /// `0.3 (0.1-0.9)`: percent with Wilson's 95 % interval.
@@ -189,15 +204,15 @@ fn print(arguments: &Arguments, players: &[&str], table: &[(Scenario, Vec<Cell>)
     println!("{} runs a cell, seed {}; in brackets Wilson's 95 % interval.\n", arguments.runs, arguments.seed);
     let head = |first: &str, more: &str| {
         println!("| {first} | {} |{more}", players.join(" | "));
-        println!("|---|{}{}", "---|".repeat(players.len()), if more.is_empty() { "" } else { "---|---|" });
+        println!("|---|{}{}", "---|".repeat(players.len()), if more.is_empty() { "" } else { "---|---|---|" });
     };
     println!("**The canary is no worse.** Rolled back falsely, %.\n");
-    head("scenario", " ours promoted, % | ours minutes to 100 % |");
+    head("scenario", " ours promoted, % | ours minutes to 100 % | ours asked, % |");
     for (scenario, cells) in table.iter().filter(|(scenario, _)| !scenario.harmful) {
         let rates: Vec<String> = cells.iter().map(|cell| cell.rate(cell.back.len())).collect();
         let more = ours.map(|index| {
             let cell = &cells[index];
-            format!(" {} | {} |", cell.rate(cell.up.len()), minutes(&cell.up))
+            format!(" {} | {} | {} |", cell.rate(cell.up.len()), minutes(&cell.up), cell.percent(cell.asked.len()))
         });
         println!("| {} | {} |{}", scenario.name, rates.join(" | "), more.unwrap_or_default());
     }
@@ -205,7 +220,7 @@ fn print(arguments: &Arguments, players: &[&str], table: &[(Scenario, Vec<Cell>)
     head("scenario", "");
     for (scenario, cells) in table.iter().filter(|(scenario, _)| scenario.harmful) {
         let rates: Vec<String> =
-            cells.iter().map(|cell| format!("{}, {}", cell.rate(cell.up.len()), minutes(&cell.back))).collect();
+            cells.iter().map(|cell| format!("{}, {}", cell.rate(cell.up.len()), cell.ended())).collect();
         println!("| {} | {} |", scenario.name, rates.join(" | "));
     }
     println!("\n**What it costs.** Mean failed requests beyond those of the stable version.\n");
