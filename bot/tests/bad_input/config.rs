@@ -30,7 +30,9 @@ fn a_configuration_that_is_not_there_is_named() {
 #[test]
 fn wrong_usage_exits_with_2_and_shows_what_is_right() {
     let world = World::new();
-    for arguments in [&["propos"][..], &["propose", "--at", "yesterday"], &["judge"], &["verify"], &["propose", "--format", "xml"]] {
+    for arguments in
+        [&["propos"][..], &["propose", "--at", "yesterday"], &["judge"], &["verify"], &["propose", "--format", "xml"]]
+    {
         let run = world.run(arguments);
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run}");
         assert!(run.stderr.contains("For more information, try '--help'"), "{run}");

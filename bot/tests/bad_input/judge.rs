@@ -15,7 +15,8 @@ fn judge(input: &[u8]) -> Vec<Value> {
 }
 
 fn line(run: &str, t: i64) -> String {
-    format!(r#"{{"run":"{run}","t":{t},"share":5,"signals":{{"errors":{{"canary":[150,1],"stable":[2850,14]}}}}}}"#) + "\n"
+    format!(r#"{{"run":"{run}","t":{t},"share":5,"signals":{{"errors":{{"canary":[150,1],"stable":[2850,14]}}}}}}"#)
+        + "\n"
 }
 
 #[test]
@@ -32,13 +33,17 @@ fn a_bad_line_changes_nothing_for_the_lines_after_it() {
     let good: Vec<String> = (1..40).map(|minute| line("a", minute * 60)).collect();
     let bad = fs::read_to_string(crate::world::testdata("judge/counts.ndjson")).unwrap();
     // Valid lines of that fixture would be ticks of their own.
-    let bad: Vec<&str> = bad.lines().filter(|line| judge(format!("{line}\n").as_bytes())[0].get("error").is_some()).collect();
+    let bad: Vec<&str> =
+        bad.lines().filter(|line| judge(format!("{line}\n").as_bytes())[0].get("error").is_some()).collect();
     let mixed: String = good
         .iter()
         .enumerate()
-        .map(|(index, line)| format!("{}\n{line}", bad[index % bad.len()].replace("\"t\":120", &format!("\"t\":{}", index * 60 + 30))))
+        .map(|(index, line)| {
+            format!("{}\n{line}", bad[index % bad.len()].replace("\"t\":120", &format!("\"t\":{}", index * 60 + 30)))
+        })
         .collect();
-    let answers: Vec<Value> = judge(mixed.as_bytes()).into_iter().filter(|answer| answer.get("error").is_none()).collect();
+    let answers: Vec<Value> =
+        judge(mixed.as_bytes()).into_iter().filter(|answer| answer.get("error").is_none()).collect();
     assert_eq!(answers, judge(good.concat().as_bytes()));
 }
 
@@ -47,7 +52,14 @@ fn no_length_and_no_bytes_take_it_down() {
     let long = format!(r#"{{"run":"{}","t":60}}"#, "x".repeat(2 << 20));
     let deep = "[".repeat(500_000);
     let mut input = Vec::new();
-    for bad in [long.as_bytes(), deep.as_bytes(), b"\xff\xfe{}", b"{\"run\":\"\xc3\x28\",\"t\":1,\"share\":5}", b"\0\0\0", b"\"\\ud800\""] {
+    for bad in [
+        long.as_bytes(),
+        deep.as_bytes(),
+        b"\xff\xfe{}",
+        b"{\"run\":\"\xc3\x28\",\"t\":1,\"share\":5}",
+        b"\0\0\0",
+        b"\"\\ud800\"",
+    ] {
         input.extend_from_slice(bad);
         input.push(b'\n');
     }
@@ -69,7 +81,8 @@ fn no_length_and_no_bytes_take_it_down() {
 
 #[test]
 fn every_answer_is_a_finite_number_whatever_the_counts() {
-    let numbers = ["0", "-0.0", "5e-324", "1e-300", "0.5", "1", "1e9", "9007199254740993", "1e16", "1e100", "1e300", "1.7e308"];
+    let numbers =
+        ["0", "-0.0", "5e-324", "1e-300", "0.5", "1", "1e9", "9007199254740993", "1e16", "1e100", "1e300", "1.7e308"];
     let mut input = String::new();
     let mut run = 0;
     for n in numbers {

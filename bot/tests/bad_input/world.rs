@@ -97,9 +97,10 @@ impl World {
 
     pub fn fill(folder: &Path, changes: &[(String, Vec<u8>)]) {
         let given = files(&testdata("world"));
-        let (config, mut repository): (Files, Files) = given.into_iter().partition(|(path, _)| path == "sluice.yaml");
-        fs::write(folder.join("sluice.yaml"), &config[0].1).unwrap();
+        let mut repository: BTreeMap<_, _> = given.into_iter().collect();
+        fs::write(folder.join("sluice.yaml"), repository.remove("sluice.yaml").unwrap()).unwrap();
         repository.extend(changes.iter().cloned());
+        let repository: Files = repository.into_iter().collect();
         let git = Repository::init_bare(&folder.join("policies.git")).unwrap();
         let first = git.commit(&[], None, &repository, "Mesh policies\n", &team(BEGIN)).unwrap();
         git.update_ref("refs/heads/main", first, None).unwrap();
@@ -127,8 +128,7 @@ impl World {
         let git = self.git();
         let head = git.head("main").unwrap().unwrap();
         let time = git.describe(head).unwrap().time.as_second() + 1;
-        let changes: Files =
-            changes.iter().map(|(path, text)| (path.to_string(), text.as_bytes().to_vec())).collect();
+        let changes: Files = changes.iter().map(|(path, text)| (path.to_string(), text.as_bytes().to_vec())).collect();
         let next = git.commit(&[head], Some(head), &changes, "Change\n", &team(time)).unwrap();
         git.update_ref("refs/heads/main", next, Some(head)).unwrap();
         next
@@ -190,7 +190,11 @@ impl World {
             }
         }
         if refs == after {
-            text += if objects == self.objects() { "nothing was written\n" } else { "objects were written, no reference moved\n" };
+            text += if objects == self.objects() {
+                "nothing was written\n"
+            } else {
+                "objects were written, no reference moved\n"
+            };
         }
         self.fsck();
         text
