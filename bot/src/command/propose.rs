@@ -46,7 +46,9 @@ pub fn run(arguments: &ProposeArgs) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::recording(&recording)?;
     let now = match arguments.at {
         Some(at) => at,
-        None => metrics.newest().context("the recording holds no tick")?,
+        None => metrics
+            .newest()
+            .with_context(|| format!("{}: holds no tick; record it again over a longer time", recording.display()))?,
     };
     let repository = Repository::open(&path)?;
     let forge = Forge::Local(Local::open(&path, config.bot())?);
