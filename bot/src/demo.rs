@@ -8,9 +8,9 @@ use crate::report::{Outcome as StoryOutcome, PullView, Report, Story};
 use crate::repository::{Repository, Signature, branch_ref};
 use anyhow::{Context, bail};
 use jiff::Timestamp;
-use sluice_rules::canary::Call;
+use sluice_rules::canary::{Call, Tick};
 use sluice_rules::decision::{Decision, Outcome};
-use sluice_rules::evidence::Evidence;
+use sluice_rules::evidence::{Evidence, Point};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -191,6 +191,11 @@ impl Demo {
         self.events.entry(rollout.to_owned()).or_default().push((at, what));
     }
 
+    fn told_merge(&self, number: u64) -> bool {
+        let told = format!("merges #{number}");
+        self.events.values().flatten().any(|(_, what)| what.ends_with(&told))
+    }
+
     fn shares(&self) -> anyhow::Result<BTreeMap<String, f64>> {
         let rollouts = self.config.rollouts.iter();
         rollouts
@@ -207,7 +212,8 @@ impl Demo {
             let Some(number) = outcome.number else { continue };
             let what = match &outcome.action {
                 Action::Opened => "opened".to_owned(),
-                Action::Merged => "merged".to_owned(),
+                // Where the bot merged; a reviewer's merge is told when it is made.
+                Action::Merged if !self.told_merge(number) => "merged".to_owned(),
                 Action::Closed(reason) => format!("closed: {reason}"),
                 Action::Failed(error) => bail!("pull request #{number}: {error}"),
                 _ => continue,
@@ -256,7 +262,12 @@ impl Demo {
                 bail!("{}: nothing was seen", rollout.name);
             };
             let points = evidence.points()?;
-            let (outcome, headline, explanation) = told(decision, evidence);
+            let mut ticks = evidence.ticks.clone();
+            // After the last weight is gone there is nothing to judge; the chart shows that it went.
+            if let Some(last) = ticks.last().filter(|last| decision.share < last.share).cloned() {
+                ticks.push(Tick { t: last.t + EVERY, share: decision.share, signals: BTreeMap::new(), replicas: None });
+            }
+            let (outcome, headline, explanation) = told(decision, &points);
             let mine = pulls.iter().filter(|pull| scope(pull) == rollout.name);
             rollouts.push(Story {
                 subject: decision.subject.clone(),
@@ -264,7 +275,7 @@ impl Demo {
                 explanation,
                 outcome,
                 points,
-                ticks: evidence.ticks.clone(),
+                ticks,
                 policy: evidence.policy.clone(),
                 pulls: mine.map(|pull| self.view(pull)).collect::<anyhow::Result<_>>()?,
                 events: self.events.get(&rollout.name).cloned().unwrap_or_default(),
@@ -302,34 +313,46 @@ fn scope(pull: &Pull) -> String {
     name.rsplit_once('-').map_or(name, |(scope, _)| scope).to_owned()
 }
 
-fn told(decision: &Decision, evidence: &Evidence) -> (StoryOutcome, String, String) {
-    let points = evidence.points().unwrap_or_default();
-    let first = evidence.ticks.first().map_or(0, |tick| tick.t);
+fn told(decision: &Decision, points: &[Point]) -> (StoryOutcome, String, String) {
+    let first = points.first().map_or(0, |point| point.t);
     let minutes = |to: i64| (to - first) / 60;
     let share = decision.share;
     match &decision.outcome {
-        Outcome::Over { why } if share >= 100.0 => {
+        Outcome::Over { .. } if share >= 100.0 => {
             let at = points.iter().find(|point| point.share >= 100.0).map_or(first, |point| point.t);
-            (StoryOutcome::Promoted, format!("Promoted to 100 % in {} minutes", minutes(at)), why.clone())
+            let mut climbed: Vec<f64> = points.iter().map(|point| point.share).collect();
+            climbed.dedup();
+            let climbed: Vec<String> = climbed.iter().map(|share| format!("{share}")).collect();
+            let why = format!(
+                "Climbed {} %. Each rung was left when every signal was shown to be safe on it, and guards paced the writes.",
+                climbed.join(" → ")
+            );
+            (StoryOutcome::Promoted, format!("Promoted to 100 % in {} minutes", minutes(at)), why)
         }
         Outcome::Over { why } => {
             let found = points.iter().find(|point| point.claim.call == Call::Rollback);
             let (at, reason) = found.map_or((first, why.as_str()), |point| (point.t, point.claim.reason.as_str()));
             let headline = format!("Rolled back in minute {}", minutes(at));
-            (StoryOutcome::RolledBack, headline, format!("{reason}; {why}"))
+            (StoryOutcome::RolledBack, headline, plain(&format!("{reason}. Now {why}.")))
         }
         Outcome::Held { why, until } => {
             let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
-            (StoryOutcome::Frozen, format!("Ready, and held by a guard{until}"), why.clone())
+            (StoryOutcome::Frozen, format!("Ready, and held by a guard{until}"), plain(why))
         }
         Outcome::Hold { why } if why.contains("undecided") => {
-            (StoryOutcome::Undecided, format!("Undecided at {share} % for lack of data"), why.clone())
+            (StoryOutcome::Undecided, format!("Undecided at {share} % for lack of data"), plain(why))
         }
-        Outcome::Hold { why } => (StoryOutcome::Held, format!("Held at {share} %"), why.clone()),
-        Outcome::Shadow { would } => (StoryOutcome::Shadow, format!("Shadow at {share} %"), would.clone()),
+        Outcome::Hold { why } => (StoryOutcome::Held, format!("Held at {share} %"), plain(why)),
+        Outcome::Shadow { would } => (StoryOutcome::Shadow, format!("Shadow at {share} %"), plain(would)),
         Outcome::Propose { proposal, .. } => {
-            let why = proposal.person.clone().unwrap_or_else(|| evidence.claim.reason.clone());
-            (StoryOutcome::Asks, format!("Asks a person at {share} %"), why)
+            let why = proposal.person.as_ref().unwrap_or(&proposal.evidence.claim.reason);
+            (StoryOutcome::Asks, format!("Asks a person at {share} %"), plain(why))
         }
     }
+}
+
+/// A sentence that begins with a capital letter, without the marks of code.
+fn plain(why: &str) -> String {
+    let mut letters = why.chars().filter(|letter| *letter != '`');
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

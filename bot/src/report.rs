@@ -97,7 +97,7 @@ impl Outcome {
         match self {
             Self::Promoted => ("✓", "promoted", "good"),
             Self::RolledBack => ("↩", "rolled back", "bad"),
-            Self::Held => ("⏸", "held", "calm"),
+            Self::Held => ("=", "held", "calm"),
             Self::Undecided => ("…", "undecided", "calm"),
             Self::Asks => ("?", "asks a person", "ask"),
             Self::Frozen => ("❄", "frozen", "calm"),
@@ -266,7 +266,7 @@ fn pull_view(pull: &PullView, generated: i64) -> Markup {
                 span.muted {
                     "(" (visible(&pull.state)) ", opened " (time(pull.opened))
                     @match pull.ended {
-                        Some(ended) => { ", " (about((ended - pull.opened).max(0) as f64)) " later " (clock(ended, "%H:%M")) }
+                        Some(ended) => { ", ended " (clock(ended, "%H:%M")) }
                         None => { ", open for " (about((generated - pull.opened).max(0) as f64)) }
                     }
                     ")"

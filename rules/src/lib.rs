@@ -11,3 +11,4 @@ pub mod plan;
 pub mod policy;
 pub mod proposal;
 pub mod split;
+pub mod words;

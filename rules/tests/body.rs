@@ -161,7 +161,9 @@ fn the_last_steps_have_no_plan_and_the_first_no_counts() {
     (last.from, last.to, last.then) = (99.0, 100.0, vec![]);
     assert!(body(&last).contains("serves nothing after that") && body(&last).contains("at 100 % the trial is over"));
     let mut tick = ticks(1, 0.0, |_| 0.0).remove(0);
-    tick.signals.clear();
+    for arms in tick.signals.values_mut() {
+        arms.canary = None;
+    }
     let first = proposal(Kind::Promote, vec![tick], 0.0, 5.0);
     let body = body(&first);
     assert!(body.contains("The canary has no traffic yet.") && body.contains("no signal had data"), "{body}");

@@ -1,9 +1,10 @@
 //! Who plays: rules as other tools apply them, a test that knows the truth, and ours.
 
-use super::world::{Minute, Seen, binomial, normal_cdf};
+use super::world::{Minute, Scenario, Seen, binomial, normal_cdf};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
-use sluice_rules::canary::{Arms, Call, Counts, Judge, Policy, Tick};
+use sluice_rules::canary::{Arms, Call, Counts, Judge, Policy, SignalPolicy, Tick};
+use std::collections::BTreeMap;
 
 /// What a player does after a minute.
 #[derive(Clone, Copy, PartialEq)]
@@ -11,6 +12,8 @@ pub enum Move {
     /// The canary's share for the next minute; 100 ends the run as promoted.
     Share(f64),
     Rollback,
+    /// A person is asked; the share stays.
+    Ask,
 }
 
 pub trait Player {
@@ -27,7 +30,7 @@ pub struct Flagger {
 
 impl Player for Flagger {
     fn play(&mut self, _: usize, share: f64, seen: &Seen) -> Move {
-        let passed = seen.canary.is_some_and(|c| c.n > 0.0 && c.errors / c.n <= 0.01 && c.p99() <= 5.0);
+        let passed = seen.canary.is_some_and(|c| c.n > 0.0 && c.visible / c.n <= 0.01 && c.p99() <= 5.0);
         if !passed {
             self.failures += 1;
             return if self.failures >= self.allowed { Move::Rollback } else { Move::Share(share) };
@@ -50,7 +53,7 @@ impl Player for Argo {
             None => self.errors_in_a_row += 1,
             Some(c) => {
                 self.errors_in_a_row = 0;
-                self.failed += u32::from(c.errors / c.n > 0.01 || c.p99() > 5.0);
+                self.failed += u32::from(c.visible / c.n > 0.01 || c.p99() > 5.0);
             }
         }
         if self.failed > 3 || self.errors_in_a_row > 4 {
@@ -80,7 +83,7 @@ impl Player for Kayenta {
         let baseline = seen.stable.map(|stable| thin(&mut self.baseline, &stable, share / (100.0 - share)));
         for (arm, minute) in [seen.canary, baseline].into_iter().enumerate() {
             if let Some(m) = minute.filter(|m| m.n > 0.0) {
-                self.series[0][arm].push(m.errors / m.n);
+                self.series[0][arm].push(m.visible / m.n);
                 self.series[1][arm].push(m.p99());
             }
         }
@@ -98,7 +101,7 @@ impl Player for Kayenta {
 
 /// A random part of a minute's requests.
 fn thin(rng: &mut Pcg64, minute: &Minute, part: f64) -> Minute {
-    let mut thinned = Minute { n: 0.0, errors: binomial(rng, minute.errors, part), ..Minute::default() };
+    let mut thinned = Minute { n: 0.0, visible: binomial(rng, minute.visible, part), ..Minute::default() };
     for (thin, full) in thinned.buckets.iter_mut().zip(minute.buckets) {
         *thin = binomial(rng, full, part);
         thinned.n += *thin;
@@ -170,12 +173,19 @@ impl Player for Clairvoyant {
     }
 }
 
-/// The engine of this project, as `judge --stream` runs it.
-pub struct Ours(pub Judge);
+/// The engine of this project, as `judge --stream` runs it; it counts tokens where they matter.
+pub struct Ours(Judge, bool);
 
 impl Ours {
-    pub fn new() -> Self {
-        Self(Judge::new(Policy::default()).expect("the default policy is sound"))
+    pub fn new(scenario: &Scenario) -> Self {
+        let mut policy = Policy::default();
+        if scenario.quality.is_some() {
+            let quality = SignalPolicy { non_inferiority: Some(0.01), ..SignalPolicy::default() };
+            let count = SignalPolicy::default;
+            policy.signals =
+                [("errors", count()), ("slow", count()), ("quality", quality)].map(|(n, s)| (n.to_owned(), s)).into();
+        }
+        Self(Judge::new(policy).expect("the policy is sound"), scenario.verbosity > 1.0)
     }
 }
 
@@ -185,13 +195,22 @@ impl Player for Ours {
             canary: seen.canary.map(|m| Counts { n: m.n, x: of(&m) }),
             stable: seen.stable.map(|m| Counts { n: m.n, x: of(&m) }),
         };
-        let signals = [("errors".to_owned(), counts(|m| m.errors)), ("slow".to_owned(), counts(Minute::slow))].into();
+        let mut signals =
+            BTreeMap::from([("errors".to_owned(), counts(|m| m.errors)), ("slow".to_owned(), counts(Minute::slow))]);
+        if self.1 {
+            signals.insert("tokens".to_owned(), counts(|m| m.long));
+        }
+        if let Some(quality) = seen.quality {
+            let [canary, stable] = quality.map(|(n, x)| Some(Counts { n, x }));
+            signals.insert("quality".to_owned(), Arms { canary, stable });
+        }
         let tick = Tick { t: (minute as i64 + 1) * 60, share, signals, replicas: None };
         let verdict = self.0.observe(&tick).expect("simulated ticks are sound");
         match verdict.call {
             Call::Promote => Move::Share(verdict.share),
             Call::Rollback => Move::Rollback,
-            Call::Hold | Call::Ask => Move::Share(share),
+            Call::Ask => Move::Ask,
+            Call::Hold => Move::Share(share),
         }
     }
 }

@@ -10,6 +10,8 @@ pub const EDGES: [f64; 6] = [0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 pub const SLOW_EDGE: usize = 3;
 const MEDIAN: f64 = 0.8;
 const SIGMA: f64 = 0.7;
+/// Answers scored a minute and arm.
+const LABELS: f64 = 20.0;
 
 /// What is wrong with the canary, or with the world around it.
 #[derive(Clone, Copy)]
@@ -38,6 +40,14 @@ pub struct Scenario {
     pub resets: usize,
     /// Variance over runs of the canary's true part of the traffic (sticky callers).
     pub sticky: f64,
+    /// Latency of both arms at a minute: longer prompts, say.
+    pub shared_latency: fn(usize) -> f64,
+    /// How many times longer the canary's answers are.
+    pub verbosity: f64,
+    /// What the canary's mean quality score differs by, and minutes until a label arrives.
+    pub quality: Option<(f64, usize)>,
+    /// Part of the canary's failures that a gateway's retry hides from the caller.
+    pub masked: f64,
     /// Whether the canary is really worse.
     pub harmful: bool,
 }
@@ -46,7 +56,12 @@ pub struct Scenario {
 #[derive(Clone, Copy, Default)]
 pub struct Minute {
     pub n: f64,
+    /// Failed attempts, retried ones too.
     pub errors: f64,
+    /// Failures that reached the caller.
+    pub visible: f64,
+    /// Answers above the token budget.
+    pub long: f64,
     pub buckets: [f64; 7],
     /// Errors beyond what the stable version would have made, expected.
     pub excess: f64,
@@ -78,6 +93,8 @@ impl Minute {
 pub struct Seen {
     pub canary: Option<Minute>,
     pub stable: Option<Minute>,
+    /// Scored answers of both arms, `[n, sum]`, where labels arrived.
+    pub quality: Option<[(f64, f64); 2]>,
     /// What happened, scraped or not.
     pub excess: f64,
 }
@@ -117,8 +134,17 @@ impl World {
         let n_canary = binomial(&mut self.rng, total, part);
         let base = s.base * (s.shared)(t);
         let (bad, slow) = ((s.errors)(t), (s.latency)(t - self.changed));
-        let canary = self.arm(n_canary, base * bad * self.noise[0], slow, base * (bad - 1.0).max(0.0));
-        let stable = self.arm(total - n_canary, base * self.noise[1], 1.0, 0.0);
+        let both = (s.shared_latency)(t);
+        let mut canary = self.arm(n_canary, base * bad * self.noise[0], both * slow, s.verbosity);
+        canary.excess = n_canary * base * (bad - 1.0).max(0.0);
+        canary.visible -= binomial(&mut self.rng, canary.errors, s.masked);
+        let stable = self.arm(total - n_canary, base * self.noise[1], both, 1.0);
+        let quality = s.quality.filter(|(_, delay)| t >= *delay && share < 100.0).map(|(drop, _)| {
+            [0.83 + drop, 0.83].map(|mean| {
+                let n = poisson(&mut self.rng, LABELS).max(1.0);
+                (n, binomial(&mut self.rng, n * 7.0, mean) / 7.0)
+            })
+        });
         let excess = canary.excess;
         let mut canary = (!self.rng.random_bool(s.missing)).then_some(canary);
         let stable = (!self.rng.random_bool(s.missing)).then_some(stable);
@@ -129,12 +155,15 @@ impl World {
             self.held.push(canary);
             canary = if t >= s.skew { self.held[t - s.skew] } else { None };
         }
-        Seen { canary, stable, excess }
+        Seen { canary, stable, quality, excess }
     }
 
-    fn arm(&mut self, n: f64, error: f64, slower: f64, excess: f64) -> Minute {
-        let mut minute = Minute { n, excess: n * excess, ..Minute::default() };
+    fn arm(&mut self, n: f64, error: f64, slower: f64, longer: f64) -> Minute {
+        let mut minute = Minute { n, ..Minute::default() };
         minute.errors = binomial(&mut self.rng, n, error);
+        minute.visible = minute.errors;
+        // The budget is the stable version's 95th percentile of a lognormal length with σ = 0.6.
+        minute.long = binomial(&mut self.rng, n, 1.0 - normal_cdf(1.645 - longer.ln() / 0.6));
         let (mut left, mut above) = (n, 1.0);
         for (i, edge) in EDGES.iter().enumerate() {
             let beyond = 1.0 - normal_cdf((edge / (MEDIAN * slower)).ln() / SIGMA);
@@ -187,6 +216,10 @@ pub const CALM: Scenario = Scenario {
     skew: 0,
     resets: 0,
     sticky: 0.0,
+    shared_latency: |_| 1.0,
+    verbosity: 1.0,
+    quality: None,
+    masked: 0.0,
     harmful: false,
 };
 
@@ -213,6 +246,11 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario { name: "counter resets each 10 min", resets: 10, ..good },
         Scenario { name: "clock skew of 1 min", skew: 1, ..good },
         Scenario { name: "sticky sessions", sticky: 0.02, ..good },
+        Scenario {
+            name: "mix shifts to long prompts in minute 30",
+            shared_latency: |t| if t < 30 { 1.0 } else { 1.5 },
+            ..good
+        },
         Scenario { name: "weight not applied (half)", applied: 0.5, ..good },
         Scenario { name: "errors x1.5", errors: |_| 1.5, ..bad },
         Scenario { name: "errors x2", errors: |_| 2.0, ..bad },
@@ -229,6 +267,9 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario { name: "bursts of 5 minutes, x2", burst: (0.5, 5), errors: |_| 2.0, ..bad },
         Scenario { name: "one bad pod of ten (x10)", errors: |_| 1.9, ..bad },
         Scenario { name: "two zones, one x4", errors: |_| 2.5, ..bad },
+        Scenario { name: "x4, gateway retries hide 80 %", errors: |_| 4.0, masked: 0.8, ..bad },
+        Scenario { name: "answers 30 % longer", verbosity: 1.3, ..bad },
+        Scenario { name: "quality -3 points, labels 1 h late, 24 h", quality: Some((-0.03, 60)), hours: 24, ..bad },
         Scenario { name: "slow base 0.05 %, x4", base: 0.0005, errors: |_| 4.0, ..bad },
     ]
 }

@@ -6,6 +6,7 @@ use super::projection::{Load, Projection};
 use super::sample_ratio::SampleRatio;
 use super::signal::{Signal, SignalVerdict};
 use super::tick::{Arms, Counts, Replicas, Tick};
+use crate::words::odds;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -75,10 +76,10 @@ impl fmt::Display for Reason {
             Self::OnTheWay => f.write_str("on the way to a rung that was cleared"),
             Self::Finished => f.write_str("at 100 %: finished"),
             Self::Harm(signal, log, bound) => {
-                write!(f, "harm in {signal}: log evidence {log:.2} passed {bound:.2}")
+                write!(f, "harm in {signal}: odds of {}, where {} are enough", odds(*log), odds(*bound))
             }
             Self::BelowMargin(signal, log, bound) => {
-                write!(f, "{signal} is below its margin: log evidence {log:.2} passed {bound:.2}")
+                write!(f, "{signal} is below its margin: odds of {}, where {} are enough", odds(*log), odds(*bound))
             }
             Self::SampleRatio(direction) => {
                 write!(f, "the canary gets clearly {direction} requests than its weight says")
@@ -90,7 +91,7 @@ impl fmt::Display for Reason {
             }
             Self::Undecided(signal, None) => write!(f, "{signal} undecided: more data needed"),
             Self::Uneasy(signal, log) => {
-                write!(f, "{signal} is safe so far, but evidence of harm stands at {log:.2}")
+                write!(f, "{signal} is safe so far, but the odds of harm stand at {}", odds(*log))
             }
             Self::LoadUnseen(replicas) => write!(
                 f,

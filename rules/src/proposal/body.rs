@@ -6,7 +6,7 @@
 pub mod escape;
 mod plan;
 mod trace;
-pub mod words;
+pub use crate::words;
 
 use super::{Kind, Proposal};
 use crate::canary::{Call, SignalVerdict};
@@ -46,7 +46,8 @@ pub fn commit_message(proposal: &Proposal) -> String {
         plain(&proposal.subject.canary),
         share(proposal.from),
         share(proposal.to),
-        sentence(&evidence.claim.reason),
+        // A comma between digits would become `_` here.
+        sentence(&evidence.claim.reason.replace(',', "")),
         plain(&proposal.subject.rollout),
         digest(proposal),
         hex_only(&evidence.digest),
