@@ -23,12 +23,14 @@ pub fn writes(from: f64, to: f64, max_step: Option<f64>) -> Vec<f64> {
     stops
 }
 
-/// Equal whole steps where they fit, so that weights stay readable.
+/// Equal whole steps where they fit, so that weights stay readable. A share that is no whole number, such as the third
+/// that 2:1 gives, is left behind with the first stop: weights cannot say it in percent.
 fn climb(at: &mut f64, to: f64, max_step: Option<f64>, stops: &mut Vec<f64>) {
     let step = max_step.filter(|step| *step > 0.0).unwrap_or(100.0);
-    let whole = if step >= 1.0 { step.floor() } else { step };
+    // Shares are millionths of a percent at the finest.
+    let (whole, grain) = if step >= 1.0 { (step.floor(), 1.0) } else { (step, 1e-6) };
     while to - *at > step + 1e-9 {
-        *at += whole;
+        *at = ((*at + whole) / grain + 1e-6).floor() * grain;
         stops.push(*at);
     }
     *at = to;
@@ -52,6 +54,12 @@ mod tests {
         assert_eq!(writes(25.0, 50.0, Some(10.0)), [35.0, 45.0, 50.0]);
         assert_eq!(writes(50.0, 100.0, Some(20.0)), [70.0, 90.0, 99.0, 100.0]);
         assert_eq!(writes(5.0, 10.0, Some(2.5)), [7.0, 9.0, 10.0]);
+    }
+
+    #[test]
+    fn stops_at_whole_percentages_wherever_it_begins() {
+        assert_eq!(writes(100.0 / 3.0, 50.0, Some(10.0)), [43.0, 50.0]);
+        assert_eq!(writes(100.0 / 3.0, 35.0, Some(1.0)), [34.0, 35.0]);
     }
 
     #[test]
