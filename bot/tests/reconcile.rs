@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 use sluice_bot::config::Config;
 use sluice_bot::forge::{Action, By, Filter, Forge, Local, Oid, Outcome as PullOutcome, Pull, State};
-use sluice_bot::metrics::recording::{Header, Recording, ServiceCounts, Tick};
 use sluice_bot::metrics::Metrics;
+use sluice_bot::metrics::recording::{Header, Recording, ServiceCounts, Tick};
 use sluice_bot::reconcile::{Pass, canary_share};
 use sluice_bot::repository::{Repository, Signature, branch_ref};
 use sluice_rules::canary::tick::Counts;
@@ -84,7 +84,7 @@ impl Done {
     /// Why nothing was proposed.
     fn why(&self) -> &str {
         match self.outcome() {
-            Outcome::Hold { why } | Outcome::Held { why, .. } | Outcome::Over { why } => why,
+            Outcome::Hold { why, .. } | Outcome::Held { why, .. } | Outcome::Over { why } => why,
             Outcome::Shadow { would } => would,
             Outcome::Propose { .. } => panic!("a proposal: {:?}", self.pulls),
         }
@@ -238,8 +238,7 @@ impl World {
     /// One pass, now.
     fn pass(&self) -> Done {
         let metrics = Metrics::Recording(self.recording.clone());
-        let pass =
-            Pass { config: &self.config, repository: &self.repository, forge: &self.forge, metrics: &metrics };
+        let pass = Pass { config: &self.config, repository: &self.repository, forge: &self.forge, metrics: &metrics };
         let mut decided = pass.decide(self.time()).unwrap();
         let pulls = pass.act(&decided, self.time()).unwrap();
         Done { decision: decided.rollouts.remove(0).1, pulls }
@@ -390,11 +389,7 @@ fn rules_that_disagree_are_an_error_that_names_both_places() {
         .replace("weight: 90", "weight: 80")
         .replace("weight: 10", "weight: 20");
     let files = [(ROUTE, format!("{text}{second}")), (GUARDS, LOOSE.to_owned())];
-    let mut world = World::of(
-        &sluice_yaml("automatic", "minor", ""),
-        &files,
-        Mesh::of("summarize-v1", "summarize-v2"),
-    );
+    let mut world = World::of(&sluice_yaml("automatic", "minor", ""), &files, Mesh::of("summarize-v1", "summarize-v2"));
     world.watch(30);
     let error = world.pass().decision.unwrap_err();
     assert!(error.starts_with("policies/summarize.yaml: "), "{error}");

@@ -107,7 +107,7 @@ pub fn sentence(decision: &Result<Decision, String>) -> String {
     };
     let share = decision.share;
     match &decision.outcome {
-        Outcome::Hold { why } => format!("hold at {share} %: {why}"),
+        Outcome::Hold { why, .. } => format!("hold at {share} %: {why}"),
         Outcome::Held { why, until: Some(until) } => format!("held at {share} % until {until}: {why}"),
         Outcome::Held { why, until: None } => format!("held at {share} %: {why}"),
         Outcome::Shadow { would } => format!("shadow at {share} %: {would}"),

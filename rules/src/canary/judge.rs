@@ -68,6 +68,49 @@ pub enum Reason {
     Deadline(Seconds, String),
 }
 
+/// What kind of [`Reason`], for those who act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "each is the kind of the reason of that name")]
+pub enum Cause {
+    NotStarted,
+    Safe,
+    OnTheWay,
+    Finished,
+    Harm,
+    BelowMargin,
+    SampleRatio,
+    Blind,
+    Dwell,
+    Undecided,
+    Uneasy,
+    LoadUnseen,
+    LoadTooHigh,
+    Deadline,
+}
+
+impl Reason {
+    /// What kind of reason it is.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::NotStarted => Cause::NotStarted,
+            Self::Safe => Cause::Safe,
+            Self::OnTheWay => Cause::OnTheWay,
+            Self::Finished => Cause::Finished,
+            Self::Harm(..) => Cause::Harm,
+            Self::BelowMargin(..) => Cause::BelowMargin,
+            Self::SampleRatio(_) => Cause::SampleRatio,
+            Self::Blind(_) => Cause::Blind,
+            Self::Dwell(_) => Cause::Dwell,
+            Self::Undecided(..) => Cause::Undecided,
+            Self::Uneasy(..) => Cause::Uneasy,
+            Self::LoadUnseen(_) => Cause::LoadUnseen,
+            Self::LoadTooHigh(..) => Cause::LoadTooHigh,
+            Self::Deadline(..) => Cause::Deadline,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
