@@ -286,7 +286,7 @@ fn stop(out: &mut String, proposal: &Proposal) {
         out,
         "- Harm in any signal ({bound}, before or after merging): a rollback is proposed instead.\n\
          - No data from both arms for {} looks in a row: the bot waits. Missing data is neither good nor bad news.\n\
-         - The canary getting clearly more or fewer requests than its weight says: a person is asked.\n\
+         - The canary getting clearly more or fewer requests than its weight says: the bot stops and says so.\n\
          - A commit by a person on this branch: the bot stops writing to it.",
         policy.blind_after
     );

@@ -36,6 +36,13 @@ pub(super) fn section(out: &mut String, proposal: &Proposal) {
         let _ = writeln!(out, "\n### What comes next\n\nThis is the last step: at 100 % the trial is over.");
         return;
     }
+    if proposal.to <= 0.0 {
+        let _ = writeln!(
+            out,
+            "\n### What comes next\n\nMerging ends the trial; giving the canary weight again begins a new one."
+        );
+        return;
+    }
     let rungs = policy.rungs();
     let climbed: Vec<f64> =
         rungs.into_iter().filter(|rung| *rung >= proposal.to - 1e-9 && *rung < 100.0 - 1e-9).take(20).collect();
