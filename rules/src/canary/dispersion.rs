@@ -88,7 +88,8 @@ impl Dispersion {
         self.tick.variance(self.prior)
     }
 
-    /// `φ ≥ 1` for `m` bad requests of which a share `theta` is expected in the canary.
+    /// `φ ≥ 1` for `m` expected bad requests of which a share `theta` is expected in the canary. Expected, not seen: what
+    /// depends on the tick's own bad requests would break the promise.
     pub(super) fn factor(&self, m: f64, theta: f64) -> f64 {
         let spread = 2.0 * theta * (1.0 - theta);
         let tick = (m - 1.0).max(0.0) * log_variance(self.variance()) * spread;
@@ -99,7 +100,7 @@ impl Dispersion {
     /// What one tick may add to the evidence of harm, given `calm` nats where there are no bursts: bursts have heavier
     /// tails than `φ` knows of, and no single one shall weigh much.
     pub(super) fn cap(&self, calm: f64) -> f64 {
-        const PER_VARIANCE: f64 = 8.0;
+        const PER_VARIANCE: f64 = 4.0;
         let lasting = BLOCK as f64 * self.block.variance(0.0);
         calm / (1.0 + PER_VARIANCE * self.variance().max(lasting))
     }

@@ -34,6 +34,8 @@ const ABOVE_FLOOR: [f64; 3] = [3.0, 12.0, 60.0];
 const FLOOR_WEIGHTS: [f64; 3] = [0.34, 0.33, 0.33];
 /// Nats one tick of a calm service may add to harm: a single tick alone rolls nothing back.
 const TICK_CAP: f64 = 4.0;
+/// The rate of bad requests assumed before any was seen, for the discount of bursts alone.
+const UNKNOWN: f64 = 0.01;
 /// Above this rate of bad requests the unconditional likelihood is the better one.
 const COMMON: f64 = 0.1;
 /// The harm process begins anew at least this often, in seconds, so that late harm need not undo a good day.
@@ -206,7 +208,10 @@ impl Count {
         }
         let base = (self.base.x + 0.5) / (self.base.n + 1.0);
         let common = self.base.n > 0.0 && base > COMMON;
-        let phi = self.dispersion.factor(pair.bad(), pair.canary_probability(1.0));
+        // Predictable: from earlier ticks and this tick's requests, never from its bad ones.
+        let known = if self.base.n > 0.0 { base } else { UNKNOWN };
+        let expected = known * (pair.canary.n + pair.stable.n);
+        let phi = self.dispersion.factor(expected, pair.canary_probability(1.0));
         let ratio = |r1: f64, r0: f64, log: f64| {
             let log_ratio = if common { unconditional(&pair, r1, r0, base) } else { conditional(&pair, r1, r0, log) };
             log_ratio / phi
