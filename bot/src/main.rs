@@ -32,11 +32,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // Every write is whole by itself, and the next run makes up for what this one left out: stopping at once is safe.
     let on_signal = ctrlc::set_handler(|| {
-        eprintln!("\ninterrupted: what was written is whole; run the command again to finish");
+        command::say("\ninterrupted: what was written is whole; run the command again to finish");
         std::process::exit(command::INTERRUPTED.into());
     });
     if let Err(error) = on_signal {
-        eprintln!("note: signals are not handled: {error}");
+        command::say(&format!("note: signals are not handled: {error}"));
     }
     let result = match cli.command {
         Command::Demo(arguments) => command::demo::run(&arguments),
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Command::Config(arguments) => command::config::run(arguments),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        command::say(&format!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }
