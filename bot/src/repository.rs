@@ -132,7 +132,7 @@ impl Repository {
     /// Opens a repository that exists.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let git = git2::Repository::open(path).map_err(|source| Error::Stalled {
-            message: format!("cannot open the repository `{}`", path.display()),
+            message: format!("cannot open the repository `{}`, which has to be a bare Git repository", path.display()),
             source: Some(source),
         })?;
         Ok(Self { git })

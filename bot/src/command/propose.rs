@@ -88,7 +88,7 @@ pub fn run(arguments: &ProposeArgs) -> anyhow::Result<ExitCode> {
                 writeln!(out, "dry run: nothing was written")?;
             }
             for note in &decided.notes {
-                say(&format!("note: {note}"));
+                say(&format!("note: {}", visible(note)));
             }
         }
     }
