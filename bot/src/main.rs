@@ -1,7 +1,7 @@
 //! Arguments and signals.
 
 use clap::{Parser, Subcommand};
-use sluice_bot::command;
+use sluice_bot::{command, repository};
 use std::process::ExitCode;
 
 /// Moves traffic between versions of services behind Kuma, by pull request
@@ -30,8 +30,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Every write is whole by itself, and the next run makes up for what this one left out: stopping at once is safe.
+    // Every write is whole by itself, and the next run makes up for what this one left out: stopping is safe as soon as
+    // no reference is half-way.
     let on_signal = ctrlc::set_handler(|| {
+        let _whole = repository::finish_write();
         command::say("\ninterrupted: what was written is whole; run the command again to finish");
         std::process::exit(command::INTERRUPTED.into());
     });

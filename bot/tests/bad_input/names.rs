@@ -74,10 +74,10 @@ fn outside_code(markdown: &str) -> String {
 #[test]
 fn a_hostile_name_never_becomes_a_link_a_mention_or_a_tag() {
     let world = hostile();
-    world.propose().exits(0).says("chat: promote 5 % → 7 %");
+    world.propose().exits(0).says("chat: promote 5 % → 10 %");
     let show = |file: &str| world.plain_git(&["show", &format!("refs/sluice/pulls/1:{file}")], b"");
     let body = show("body.md");
-    assert!(body.contains("maxShare") || body.contains("at most 7"), "the guard is quoted: {body}");
+    assert!(body.contains("the limit without approval is 7 %"), "{body}");
     assert_eq!(body.lines().filter(|line| line.contains("<!--")).count(), 1, "{body}");
     let outside = outside_code(&body);
     for sign in ["@", "](", "<img", "onerror", "www.", "://", "#1", "acme"] {
@@ -89,7 +89,7 @@ fn a_hostile_name_never_becomes_a_link_a_mention_or_a_tag() {
     }
     let pull: serde_json::Value = serde_json::from_str(&show("pull.json")).unwrap();
     let title = pull["title"].as_str().unwrap();
-    assert_eq!(title, "canary(chat): 5 % → 7 % of chat");
+    assert_eq!(title, "canary(chat): 5 % → 10 % of chat");
     let branch = pull["branch"].as_str().unwrap();
     let message = world.plain_git(&["log", "-1", "--format=%B", branch], b"");
     for sign in ["@", "](", "<", "www.", "://", "\u{1b}", "\u{202e}"] {
