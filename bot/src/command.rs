@@ -7,6 +7,8 @@ pub mod propose;
 pub mod record;
 pub mod verify;
 
+use sluice_rules::proposal::body::escape::visible;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Done, but some files or rollouts could not be used; they are named.
@@ -24,6 +26,14 @@ pub enum Format {
     Text,
     /// A program.
     Json,
+}
+
+/// Says something on standard error. A reader that went away is no reason to stop: `eprintln!` would panic then.
+///
+/// What is said may quote files and telemetry, so characters that a terminal would obey become visible.
+pub fn say(text: &str) {
+    let lines = text.split('\n').map(visible).collect::<Vec<_>>();
+    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
 }
 
 /// The exit code of a command that did all of its work, or only a part.

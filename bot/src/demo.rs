@@ -34,8 +34,10 @@ const FILES: [(&str, &str); 12] = [
     ("policies/summarize.yaml", include_str!("../../testdata/demo/repository/policies/summarize.yaml")),
     ("policies/translate.yaml", include_str!("../../testdata/demo/repository/policies/translate.yaml")),
 ];
-/// Marks a folder as made by the demo, so that the next one may replace it.
+/// Marks a folder as made by the demo, so that the next one may replace what the demo made there.
 const MARK: &str = ".sluice-demo";
+/// What a demo makes beside its mark.
+const MADE: [&str; 4] = ["repository.git", "report.html", "sluice.yaml", "mesh.sluice.gz"];
 
 /// The first pass, seconds since 1970 UTC: 21:30:07 on 24 November 2026, two hours and ten minutes before the mesh that
 /// really ran.
@@ -85,18 +87,43 @@ pub fn prepare(dir: &Path) -> anyhow::Result<()> {
     if dir.exists() {
         let mut entries = fs::read_dir(dir).with_context(|| format!("cannot read `{}`", dir.display()))?;
         if dir.join(MARK).exists() {
-            fs::remove_dir_all(dir).with_context(|| format!("cannot replace `{}`", dir.display()))?;
+            // The mark stays and nothing else goes: a demo that is killed here is replaced by the next one all the same.
+            for name in MADE {
+                remove(&dir.join(name)).with_context(|| format!("cannot replace `{}`", dir.join(name).display()))?;
+            }
         } else if entries.next().is_some() {
             bail!("`{}` holds other things: name an empty or new folder with `--out`", dir.display());
         }
     }
-    let write = |name: &str, bytes: &[u8]| {
-        fs::write(dir.join(name), bytes).with_context(|| format!("cannot write `{}`", dir.join(name).display()))
-    };
     fs::create_dir_all(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
-    write(MARK, b"made by `sluice demo`, which may replace this folder\n")?;
-    write("sluice.yaml", CONFIG.as_bytes())?;
-    write("mesh.sluice.gz", RECORDING)
+    fs::write(dir.join(MARK), b"made by `sluice demo`, which may replace what it made in this folder\n")
+        .with_context(|| format!("cannot write `{}`", dir.join(MARK).display()))?;
+    write(&dir.join("sluice.yaml"), CONFIG.as_bytes())?;
+    write(&dir.join("mesh.sluice.gz"), RECORDING)
+}
+
+/// Writes a whole file of the demo, or nothing.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    // One name for all: what a killed demo left is overwritten by the next.
+    let partial = path.with_file_name(".sluice-demo.partial");
+    let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    written.with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens the recording a prepared folder holds.

@@ -1,7 +1,7 @@
 //! Arguments and signals.
 
 use clap::{Parser, Subcommand};
-use sluice_bot::command;
+use sluice_bot::{command, repository};
 use std::process::ExitCode;
 
 /// Moves traffic between versions of services behind Kuma, by pull request
@@ -30,13 +30,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Every write is whole by itself, and the next run makes up for what this one left out: stopping at once is safe.
+    // Every write is whole by itself, and the next run makes up for what this one left out: stopping is safe as soon as
+    // no reference is half-way.
     let on_signal = ctrlc::set_handler(|| {
-        eprintln!("\ninterrupted: what was written is whole; run the command again to finish");
+        let _whole = repository::finish_write();
+        command::say("\ninterrupted: what was written is whole; run the command again to finish");
         std::process::exit(command::INTERRUPTED.into());
     });
     if let Err(error) = on_signal {
-        eprintln!("note: signals are not handled: {error}");
+        command::say(&format!("note: signals are not handled: {error}"));
     }
     let result = match cli.command {
         Command::Demo(arguments) => command::demo::run(&arguments),
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         Command::Config(arguments) => command::config::run(arguments),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        command::say(&format!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use git2::build::TreeUpdateBuilder;
@@ -21,6 +22,17 @@ pub const FILE_LIMIT: usize = 1 << 20;
 
 /// A branch or tag lock this old belongs to a process that died; Git itself holds one for milliseconds.
 const LOCK_AGE: Duration = Duration::from_secs(10);
+
+/// The same, where a process of ours is known to have died.
+const DEAD_AGE: Duration = Duration::from_secs(1);
+
+/// Held while a reference moves; see [`finish_write`].
+static WHOLE: Mutex<()> = Mutex::new(());
+
+/// Waits until no reference of this process is half-way, and lets none begin: for the moment before it exits.
+pub fn finish_write() -> impl Sized {
+    WHOLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A bare Git repository.
 pub struct Repository {
@@ -132,7 +144,7 @@ impl Repository {
     /// Opens a repository that exists.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let git = git2::Repository::open(path).map_err(|source| Error::Stalled {
-            message: format!("cannot open the repository `{}`", path.display()),
+            message: format!("cannot open the repository `{}`, which has to be a bare Git repository", path.display()),
             source: Some(source),
         })?;
         Ok(Self { git })
@@ -351,7 +363,7 @@ impl Repository {
     /// Moves a reference, by its full name, if it is where `expected` says; `None`: only if it is absent.
     pub fn update_ref(&self, name: &str, new: Oid, expected: Option<Oid>) -> Result<(), Error> {
         spend()?;
-        let _ours = self.exclusive()?;
+        let _turn = self.exclusive(name)?;
         self.break_stale_lock(name)?;
         let current = expected.unwrap_or(Oid::ZERO_SHA1);
         match self.git.reference_matching(name, new, true, current, "sluice") {
@@ -367,7 +379,7 @@ impl Repository {
     /// Removes a reference, by its full name, if it is where `expected` says.
     pub fn delete_ref(&self, name: &str, expected: Oid) -> Result<(), Error> {
         spend()?;
-        let _ours = self.exclusive()?;
+        let _turn = self.exclusive(name)?;
         self.break_stale_lock(name)?;
         let deleted = self.git.find_reference(name).and_then(|mut reference| {
             if reference.target() != Some(expected) {
@@ -549,13 +561,40 @@ impl Repository {
     }
 
     /// Sluice processes take turns at references; the kernel ends a dead process's turn.
-    fn exclusive(&self) -> Result<File, Error> {
+    ///
+    /// The reference is noted for as long as the turn lasts: a note that is found there says which lock a process that
+    /// died may have left.
+    fn exclusive(&self, name: &str) -> Result<Turn, Error> {
         let path = self.git.path().join("sluice.lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        file.and_then(|file| file.lock().map(|()| file)).map_err(|error| match error.kind() {
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = file.and_then(|file| file.lock().map(|()| file));
+        let mut file = file.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull => self.full(None),
             _ => Error::stalled(format!("cannot lock `{}`: {error}", path.display())),
-        })
+        })?;
+        let mut left = String::new();
+        // A note that cannot be read or written is none: then only age tells a dead lock.
+        let _ = (&file).take(1024).read_to_string(&mut left);
+        if git2::Reference::is_valid_name(&left) {
+            self.break_dead_lock(&left)?;
+        }
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(name.as_bytes()));
+        let whole = WHOLE.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Turn { file, _whole: whole })
+    }
+
+    /// Removes what a process left that died during its turn at this reference. Git holds a lock for milliseconds, so
+    /// one that is there for longer is the dead one and not one that a push has taken since.
+    fn break_dead_lock(&self, name: &str) -> Result<(), Error> {
+        for path in [self.git.path().join(format!("{name}.lock")), self.git.path().join("packed-refs.lock")] {
+            let written = |path: &Path| fs::metadata(path).and_then(|found| found.modified());
+            let Ok(before) = written(&path) else { continue };
+            std::thread::sleep(DEAD_AGE.saturating_sub(before.elapsed().unwrap_or_default()));
+            if written(&path).is_ok_and(|now| now == before) {
+                remove_lock(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the lock a killed process left beside a reference.
@@ -574,9 +613,7 @@ impl Repository {
                     "`{name}` is locked by another process; the next pass tries again"
                 )));
             }
-            fs::remove_file(&path).map_err(|error| {
-                Error::stalled(format!("cannot remove the dead lock `{}`: {error}; remove it", path.display()))
-            })?;
+            remove_lock(&path)?;
         }
         Ok(())
     }
@@ -608,6 +645,24 @@ impl Repository {
         let message = format!("no space left for `{}`: free some, nothing was changed", self.git.path().display());
         Error::Stalled { message, source }
     }
+}
+
+/// One process's turn at references.
+struct Turn {
+    file: File,
+    _whole: MutexGuard<'static, ()>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+    }
+}
+
+fn remove_lock(path: &Path) -> Result<(), Error> {
+    fs::remove_file(path).map_err(|error| {
+        Error::stalled(format!("cannot remove the dead lock `{}`: {error}; remove it", path.display()))
+    })
 }
 
 /// What turns `old` into `new`, as a unified diff of one file. Reads and writes no repository.

@@ -3,7 +3,6 @@
 use crate::demo;
 use crate::forge::State;
 use crate::report;
-use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -23,7 +22,7 @@ Examples:
   sluice demo
   sluice demo --out /tmp/demo && sluice verify 1 --repository /tmp/demo/repository.git")]
 pub struct DemoArgs {
-    /// The folder; one that an earlier demo made is replaced
+    /// The folder; what an earlier demo made there is replaced, other things stay
     #[arg(long, value_name = "DIR", default_value = "sluice-demo")]
     out: PathBuf,
 }
@@ -40,8 +39,7 @@ pub fn run(arguments: &DemoArgs) -> anyhow::Result<ExitCode> {
     let summary = demo::run(dir, &mut world, &mut |part| bar.set_position((part * 100.0) as u64))?;
     bar.finish_and_clear();
     let page = dir.join("report.html");
-    std::fs::write(&page, report::html(&summary.report))
-        .with_context(|| format!("cannot write `{}`", page.display()))?;
+    demo::write(&page, report::html(&summary.report).as_bytes())?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{} passes over a recorded mesh\n", summary.passes)?;
     for story in &summary.report.rollouts {

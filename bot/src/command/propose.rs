@@ -1,6 +1,6 @@
 //! `sluice propose`: one pass over every rollout.
 
-use super::{Format, whole_or_part};
+use super::{Format, say, whole_or_part};
 use crate::config::Config;
 use crate::forge::{Action, Forge, Local};
 use crate::metrics::Metrics;
@@ -11,6 +11,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sluice_rules::decision::{Decision, Outcome};
+use sluice_rules::proposal::body::escape::visible;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,17 +78,17 @@ pub fn run(arguments: &ProposeArgs) -> anyhow::Result<ExitCode> {
         }
         Format::Text => {
             for (name, decision) in &decided.rollouts {
-                writeln!(out, "{name}: {}", sentence(decision))?;
+                writeln!(out, "{name}: {}", visible(&sentence(decision)))?;
             }
             for pull in &pulls {
                 let number = pull.number.map_or("pull request".to_owned(), |number| format!("pull request #{number}"));
-                writeln!(out, "{number}: {}", told(&pull.action))?;
+                writeln!(out, "{number}: {}", visible(&told(&pull.action)))?;
             }
             if arguments.dry_run {
                 writeln!(out, "dry run: nothing was written")?;
             }
             for note in &decided.notes {
-                eprintln!("note: {note}");
+                say(&format!("note: {}", visible(note)));
             }
         }
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use sluice_rules::evidence::Evidence;
+use sluice_rules::proposal::body::escape::visible;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -74,12 +75,12 @@ pub fn run(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
             evidence.claim.call,
             evidence.claim.share,
             evidence.ticks.len(),
-            evidence.claim.reason
+            visible(&evidence.claim.reason)
         )?,
         Format::Text => {
             writeln!(out, "different:")?;
             for difference in &differences {
-                writeln!(out, "  {difference}")?;
+                writeln!(out, "  {}", visible(&difference.to_string()))?;
             }
         }
     }

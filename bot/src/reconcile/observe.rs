@@ -10,6 +10,7 @@ use sluice_rules::decision;
 use sluice_rules::document::File;
 use sluice_rules::guard::{self, Author, History, Request, ShiftGuard};
 use sluice_rules::policy::{Policy, PolicyRef};
+use sluice_rules::proposal::body::escape::visible;
 use sluice_rules::split::{self, Split};
 
 /// The policy repository at one revision, parsed.
@@ -137,6 +138,8 @@ impl Observed {
             observed.notes.push(format!("guards: {problem}"));
         }
         if !bad_guards.is_empty() {
+            // One line each, whatever the files are called.
+            let bad_guards: Vec<_> = bad_guards.iter().map(|problem| visible(problem)).collect();
             bail!("guards cannot be read, so nothing is decided:\n  {}", bad_guards.join("\n  "));
         }
         if observed.guards.is_empty() {

@@ -67,7 +67,7 @@ fn a_guard_that_is_not_read_stops_every_decision() {
 
     let world = World::new();
     add_entry(&world, "100644", "guards/\u{fffd}.yaml", b"kind: ShiftGuard\n");
-    world.refuses("nothing is decided:\n  guards/\u{fffd}.yaml: left out: its name is not UTF-8");
+    world.refuses("nothing is decided:\n  guards/⟨U+FFFD⟩.yaml: left out: its name is not UTF-8");
 
     let world = World::new();
     world.plain_git(&["update-ref", "refs/heads/limits", "main"], b"");
@@ -81,7 +81,7 @@ fn a_link_and_a_name_that_is_not_utf_8_are_left_out_and_named() {
     for (mode, path, message) in [
         ("120000", "policies/linked.yaml", "policies/linked.yaml: left out: it is a symbolic link"),
         ("160000", "policies/module.yaml", "policies/module.yaml: left out: it is a submodule"),
-        ("100644", "policies/\u{fffd}.yaml", "policies/\u{fffd}.yaml: left out: its name is not UTF-8"),
+        ("100644", "policies/\u{fffd}.yaml", "policies/⟨U+FFFD⟩.yaml: left out: its name is not UTF-8"),
     ] {
         let world = World::new();
         add_entry(&world, mode, path, b"summarize.yaml");

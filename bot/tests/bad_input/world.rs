@@ -10,35 +10,35 @@ use std::process::{Output, Stdio};
 use tempfile::TempDir;
 
 /// When the routes were committed, seconds since 1970 UTC.
-pub const BEGIN: i64 = 1_795_560_000;
+pub(crate) const BEGIN: i64 = 1_795_560_000;
 /// Seconds of a tick.
-pub const TICK: u32 = 30;
+pub(crate) const TICK: u32 = 30;
 const TICKS: i64 = 40;
 
 /// The binary under test.
-pub const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
+pub(crate) const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
 
 /// A folder with `sluice.yaml`, `policies.git` and `mesh.sluice.gz`.
-pub struct World {
+pub(crate) struct World {
     folder: TempDir,
 }
 
 /// What a run of the binary left.
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Files of a repository: path and bytes.
-pub type Files = Vec<(String, Vec<u8>)>;
+pub(crate) type Files = Vec<(String, Vec<u8>)>;
 
-pub fn testdata(path: &str) -> PathBuf {
+pub(crate) fn testdata(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/bad-input").join(path)
 }
 
 /// The files below a folder, by their path in it.
-pub fn files(folder: &Path) -> Files {
+pub(crate) fn files(folder: &Path) -> Files {
     let mut found = Files::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -54,7 +54,7 @@ pub fn files(folder: &Path) -> Files {
 }
 
 /// The cases of a folder of fixtures: name and path.
-pub fn cases(folder: &str, extension: &str) -> Vec<(String, PathBuf)> {
+pub(crate) fn cases(folder: &str, extension: &str) -> Vec<(String, PathBuf)> {
     let mut found: Vec<_> = fs::read_dir(testdata(folder))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -78,24 +78,24 @@ macro_rules! told {
 }
 pub(crate) use told;
 
-pub fn team(time: i64) -> Signature {
+pub(crate) fn team(time: i64) -> Signature {
     let time = jiff::Timestamp::from_second(time).unwrap();
     Signature { name: "Platform team".into(), email: "platform@example.org".into(), time }
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(&[])
     }
 
     /// The world with some files put over those of its repository.
-    pub fn with(changes: &[(String, Vec<u8>)]) -> Self {
+    pub(crate) fn with(changes: &[(String, Vec<u8>)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self::fill(folder.path(), changes);
         Self { folder }
     }
 
-    pub fn fill(folder: &Path, changes: &[(String, Vec<u8>)]) {
+    pub(crate) fn fill(folder: &Path, changes: &[(String, Vec<u8>)]) {
         let given = files(&testdata("world"));
         let mut repository: BTreeMap<_, _> = given.into_iter().collect();
         fs::write(folder.join("sluice.yaml"), repository.remove("sluice.yaml").unwrap()).unwrap();
@@ -107,24 +107,24 @@ impl World {
         recording().save(&folder.join("mesh.sluice.gz")).unwrap();
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn config(&self) -> String {
+    pub(crate) fn config(&self) -> String {
         fs::read_to_string(self.path("sluice.yaml")).unwrap()
     }
 
-    pub fn set_config(&self, text: &str) {
+    pub(crate) fn set_config(&self, text: &str) {
         fs::write(self.path("sluice.yaml"), text).unwrap();
     }
 
-    pub fn git(&self) -> Repository {
+    pub(crate) fn git(&self) -> Repository {
         Repository::open(&self.path("policies.git")).unwrap()
     }
 
     /// Commits to `main`; the next second each time.
-    pub fn commit(&self, changes: &[(&str, &str)]) -> Oid {
+    pub(crate) fn commit(&self, changes: &[(&str, &str)]) -> Oid {
         let git = self.git();
         let head = git.head("main").unwrap().unwrap();
         let time = git.describe(head).unwrap().time.as_second() + 1;
@@ -135,7 +135,7 @@ impl World {
     }
 
     /// Runs Git itself on the repository.
-    pub fn plain_git(&self, arguments: &[&str], input: &[u8]) -> String {
+    pub(crate) fn plain_git(&self, arguments: &[&str], input: &[u8]) -> String {
         let mut command = Command::new("git");
         command.arg("--git-dir").arg(self.path("policies.git")).args(arguments).write_stdin(input);
         let done = command.output().unwrap();
@@ -144,40 +144,40 @@ impl World {
     }
 
     /// Every reference and where it points.
-    pub fn refs(&self) -> BTreeMap<String, Oid> {
+    pub(crate) fn refs(&self) -> BTreeMap<String, Oid> {
         self.git().references("refs/*").unwrap().into_iter().collect()
     }
 
     /// Every object.
-    pub fn objects(&self) -> BTreeSet<String> {
+    pub(crate) fn objects(&self) -> BTreeSet<String> {
         let listed = self.plain_git(&["cat-file", "--batch-all-objects", "--batch-check=%(objectname)"], b"");
         listed.lines().map(str::to_owned).collect()
     }
 
-    pub fn fsck(&self) {
+    pub(crate) fn fsck(&self) {
         let told = self.plain_git(&["fsck", "--full", "--strict", "--no-dangling"], b"");
         assert_eq!(told, "");
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         let mut command = Command::new(SLUICE);
         let done = command.current_dir(self.folder.path()).args(arguments).output().unwrap();
         Run::of(&done, self.folder.path())
     }
 
-    pub fn propose(&self) -> Run {
+    pub(crate) fn propose(&self) -> Run {
         self.run(&["propose"])
     }
 
     /// A child that may be stopped.
-    pub fn start(&self, arguments: &[&str]) -> std::process::Child {
+    pub(crate) fn start(&self, arguments: &[&str]) -> std::process::Child {
         let mut command = std::process::Command::new(SLUICE);
         command.current_dir(self.folder.path()).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Runs `propose` and tells everything that came of it.
-    pub fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         let (refs, objects) = (self.refs(), self.objects());
         let run = self.propose();
         let mut text = run.to_string();
@@ -201,7 +201,7 @@ impl World {
     }
 
     /// Asserts that `propose` fails with this message and writes nothing at all.
-    pub fn refuses(&self, message: &str) {
+    pub(crate) fn refuses(&self, message: &str) {
         let (refs, objects) = (self.refs(), self.objects());
         let run = self.propose();
         run.fails(message);
@@ -210,7 +210,7 @@ impl World {
 }
 
 impl Run {
-    pub fn of(done: &Output, folder: &Path) -> Self {
+    pub(crate) fn of(done: &Output, folder: &Path) -> Self {
         let here = folder.display().to_string();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(&here, "…");
         let run = Self { code: done.status.code(), stdout: text(&done.stdout), stderr: text(&done.stderr) };
@@ -219,20 +219,20 @@ impl Run {
     }
 
     #[track_caller]
-    pub fn fails(&self, message: &str) {
+    pub(crate) fn fails(&self, message: &str) {
         assert_eq!(self.code, Some(1), "{self}");
         assert!(self.stderr.contains(message), "no `{message}` in:\n{self}");
         assert_eq!(self.stdout, "", "{self}");
     }
 
     #[track_caller]
-    pub fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self}");
         self
     }
 
     #[track_caller]
-    pub fn says(self, what: &str) -> Self {
+    pub(crate) fn says(self, what: &str) -> Self {
         assert!(self.stdout.contains(what) || self.stderr.contains(what), "no `{what}` in:\n{self}");
         self
     }
@@ -252,7 +252,7 @@ impl std::fmt::Display for Run {
 }
 
 /// Twenty minutes in which each canary was as good as the version before it.
-pub fn recording() -> Recording {
+pub(crate) fn recording() -> Recording {
     let header = Header {
         tick: TICK,
         mesh: "default".into(),
