@@ -376,27 +376,37 @@ impl Judge {
         if let Some(direction) = self.ratio.tripped() {
             return stay(Call::Ask, Reason::SampleRatio(direction));
         }
-        // Evidence that passed its bound once has done so for good; only unease takes the permission back.
-        if let Some((target, at)) = self.cleared.filter(|(target, _)| tick.share < *target - 1e-9)
-            && self.gaps == 0
-            && self.uneasy().is_none()
-        {
-            let here = (at - tick.share).abs() < 1e-9;
-            let reason = if here { Reason::Safe } else { Reason::OnTheWay };
-            return Verdict { call: Call::Promote, share: target, reason };
-        }
-        let blocked = self.blocked(tick, since);
+        // Evidence that passed its bound once has done so for good; what changes from minute to minute takes the
+        // permission back while it lasts: a gap, unease, too few replicas.
+        let cleared = self.cleared.filter(|(target, _)| tick.share < *target - 1e-9);
+        let blocked = match cleared {
+            Some((target, _)) => self.held_back(target),
+            None => self.blocked(tick, since),
+        };
         match blocked {
-            None => Verdict { call: Call::Promote, share: policy.next_rung(tick.share), reason: Reason::Safe },
-            Some(reason) if tick.t - begun >= policy.deadline.0 && !matches!(reason, Reason::Dwell(_)) => {
-                let signal = match reason {
-                    Reason::Undecided(signal, _) | Reason::Uneasy(signal, _) => signal,
-                    _ => "the canary".to_owned(),
-                };
+            None => {
+                let (target, at) = cleared.unwrap_or((policy.next_rung(tick.share), tick.share));
+                let here = (at - tick.share).abs() < 1e-9;
+                let reason = if here { Reason::Safe } else { Reason::OnTheWay };
+                Verdict { call: Call::Promote, share: target, reason }
+            }
+            // Only a question that evidence left open is one for a person; blindness and load name their own remedy.
+            Some(Reason::Undecided(signal, _) | Reason::Uneasy(signal, _)) if tick.t - begun >= policy.deadline.0 => {
                 stay(Call::Ask, Reason::Deadline(policy.deadline, signal))
             }
             Some(reason) => stay(Call::Hold, reason),
         }
+    }
+
+    /// What holds back a canary that evidence has cleared for `target`.
+    fn held_back(&self, target: f64) -> Option<Reason> {
+        if self.gaps > 0 {
+            return Some(Reason::Blind(self.gaps));
+        }
+        if let Some(signal) = self.uneasy() {
+            return Some(Reason::Uneasy(signal.name.clone(), signal.harm()));
+        }
+        self.overloaded(target)
     }
 
     /// What keeps the canary on its rung; `None` when nothing does.
