@@ -114,6 +114,7 @@ impl Pass<'_> {
             file: found.file,
             document: found.document,
             ticks,
+            begun: run.begun,
             withdrawn: run.withdrawn,
             guards: &observed.guards,
             history: &observed.history(self.repository, &found)?,

@@ -42,6 +42,8 @@ pub struct Trial<'a> {
     pub document: usize,
     /// What was seen since the canary first had weight, with the weights of then.
     pub ticks: Vec<Tick>,
+    /// When the canary's run began: its first weight.
+    pub begun: Option<Timestamp>,
     /// Whether the canary had weight before and lost it all: then it is over.
     pub withdrawn: bool,
     /// The limits.
@@ -317,6 +319,7 @@ fn propose(
         subject: trial.subject.clone(),
         path: trial.file.path().to_owned(),
         document: trial.document,
+        begun: trial.begun,
         changes,
         from: share,
         to,
