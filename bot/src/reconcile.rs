@@ -226,7 +226,8 @@ fn rules(rollout: &Rollout) -> Rules {
     let Some(judge) = &rollout.judge else { return rules };
     let seconds = |duration: std::time::Duration| Seconds(duration.as_secs() as i64);
     if let Some(ladder) = &judge.ladder {
-        rules.ladder = ladder.iter().map(|rung| rung.share() * 100.0).collect();
+        // 7 % is 0.07, and 0.07 times 100 is 7.000000000000001: what people read is what they wrote.
+        rules.ladder = ladder.iter().map(|rung| (rung.share() * 1e8).round() / 1e6).collect();
     }
     if let Some(ceilings) = &judge.ceilings {
         rules.ceilings = ceilings.iter().map(|ceiling| ceiling.share()).collect();
