@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 use sluice_bot::config::Config;
 use sluice_bot::forge::{Action, By, Filter, Forge, Local, Oid, Outcome as PullOutcome, Pull, State};
-use sluice_bot::metrics::recording::{Header, Recording, ServiceCounts, Tick};
 use sluice_bot::metrics::Metrics;
+use sluice_bot::metrics::recording::{Header, Recording, ServiceCounts, Tick};
 use sluice_bot::reconcile::{Pass, canary_share};
 use sluice_bot::repository::{Repository, Signature, branch_ref};
 use sluice_rules::canary::tick::Counts;
@@ -238,8 +238,7 @@ impl World {
     /// One pass, now.
     fn pass(&self) -> Done {
         let metrics = Metrics::Recording(self.recording.clone());
-        let pass =
-            Pass { config: &self.config, repository: &self.repository, forge: &self.forge, metrics: &metrics };
+        let pass = Pass { config: &self.config, repository: &self.repository, forge: &self.forge, metrics: &metrics };
         let mut decided = pass.decide(self.time()).unwrap();
         let pulls = pass.act(&decided, self.time()).unwrap();
         Done { decision: decided.rollouts.remove(0).1, pulls }
@@ -300,6 +299,17 @@ impl World {
     }
 }
 
+/// The pull request as a person reads it. Digests are left out: the last bits of a logarithm differ between platforms.
+fn snapshot(pull: &Pull) -> String {
+    let text = format!("# {}\n\n{}", pull.content.title, pull.content.body);
+    let mut told = String::new();
+    for part in text.split_inclusive(|c: char| !c.is_ascii_hexdigit()) {
+        let digits = part.trim_end_matches(|c: char| !c.is_ascii_hexdigit());
+        told.push_str(&if digits.len() == 64 { part.replace(digits, "<digest>") } else { part.to_owned() });
+    }
+    told
+}
+
 fn labelled(pull: &Pull, label: &str) -> bool {
     pull.content.labels.iter().any(|own| own == label)
 }
@@ -350,7 +360,7 @@ fn proposes_the_next_rung_in_every_form_of_route() {
             insta::with_settings!({
                 snapshot_path => format!("../../testdata/reconcile/{scenario}"),
                 prepend_module_to_snapshot => false, omit_expression => true,
-            }, { insta::assert_snapshot!("pull-request", format!("# {}\n\n{}", pull.content.title, pull.content.body)) });
+            }, { insta::assert_snapshot!("pull-request", snapshot(&pull)) });
         }
     }
 }
@@ -390,11 +400,7 @@ fn rules_that_disagree_are_an_error_that_names_both_places() {
         .replace("weight: 90", "weight: 80")
         .replace("weight: 10", "weight: 20");
     let files = [(ROUTE, format!("{text}{second}")), (GUARDS, LOOSE.to_owned())];
-    let mut world = World::of(
-        &sluice_yaml("automatic", "minor", ""),
-        &files,
-        Mesh::of("summarize-v1", "summarize-v2"),
-    );
+    let mut world = World::of(&sluice_yaml("automatic", "minor", ""), &files, Mesh::of("summarize-v1", "summarize-v2"));
     world.watch(30);
     let error = world.pass().decision.unwrap_err();
     assert!(error.starts_with("policies/summarize.yaml: "), "{error}");
@@ -559,7 +565,7 @@ fn a_rollback_replaces_an_open_promotion_in_place() {
     assert_eq!(rollback.key, promotion.key);
     assert!(rollback.is_open() && rollback.content.title.contains("roll back 10 % → 0 %"), "{titles:?}");
     assert_eq!(world.pulls().iter().filter(|pull| pull.is_open()).count(), 1);
-    assert!(rollback.content.body.contains("harm in errors"));
+    assert!(rollback.content.body.to_lowercase().contains("harm in errors"), "{}", rollback.content.body);
     world.merge(&rollback);
     assert_eq!(world.share(), 0.0);
 }
@@ -642,7 +648,7 @@ fn does_not_start_again_after_a_withdrawal_until_a_person_gives_weight() {
     // A new run: the old harm is forgotten, the dwell is served again.
     world.weigh(90, 10);
     world.watch(5);
-    assert!(world.pass().why().contains("dwell: 10m"), "{}", world.pass().why());
+    assert!(world.pass().why().contains("dwell: 11m"), "{}", world.pass().why());
     let again = world.until_opened(20);
     assert!(labelled(&again, "sluice/promote"));
     assert_eq!(world.share(), 25.0);
@@ -710,7 +716,7 @@ fn unease_closes_the_promotion_with_a_reason() {
         }
     }
     let reason = closed.expect("closed");
-    assert!(reason.starts_with("errors is safe so far, but evidence of harm stands at"), "{reason}");
+    assert!(reason.starts_with("errors is safe so far, but the odds of harm stand at"), "{reason}");
     let pull = world.forge.pull(pull.number).unwrap().unwrap();
     assert_eq!(pull.state, State::Closed { reason, by: By::Bot });
 }
@@ -819,7 +825,7 @@ fn removing_the_canary_from_the_route_ends_its_run() {
     world.now += 600;
     world.weigh(90, 10);
     world.watch(1);
-    assert!(world.pass().why().contains("dwell: 14m left"), "{}", world.pass().why());
+    assert!(world.pass().why().contains("dwell: 15m left"), "{}", world.pass().why());
 }
 
 // What `sluice.yaml` may override.
@@ -847,7 +853,7 @@ fn percentages_of_a_ladder_stay_readable() {
         let mut world = World::with(&config, before);
         let pull = world.until_opened(20);
         assert!(pull.content.title.contains(title), "{}", pull.content.title);
-        assert!(!pull.content.body.contains("0000"), "{}", pull.content.body);
+        assert!(!pull.content.body.contains("0000000"), "{}", pull.content.body);
     }
 }
 
