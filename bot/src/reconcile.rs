@@ -146,7 +146,7 @@ impl Pass<'_> {
             auto_merge: false,
             rollback: false,
         };
-        let key = pull.key(&self.config.bot());
+        let keys = [pull.key(&self.config.bot()), pull.beside().key(&self.config.bot())];
         let stay = match decision {
             // Nothing is known about it in this pass, and missing data is not a reason to withdraw.
             Err(_) => Absent::Keep,
@@ -170,7 +170,7 @@ impl Pass<'_> {
                 Outcome::Shadow { .. } => Absent::Close("the rollout is in the phase `shadow`".to_owned()),
             },
         };
-        decided.absent.insert(key, stay);
+        decided.absent.extend(keys.map(|key| (key, stay.clone())));
     }
 }
 

@@ -593,12 +593,38 @@ fn a_human_commit_on_the_branch_is_not_overwritten() {
     let theirs = world.commit_to(&pull.branch, &[(ROUTE, &route(85, 15))]);
     world.watch(1);
     assert!(matches!(world.pass().action(), Action::LeftToPeople));
-    world.mesh.failing[1] = 0.2;
-    world.watch(10);
+    world.watch(5);
     assert!(matches!(world.pass().action(), Action::LeftToPeople));
     assert_eq!(world.repository.head(&pull.branch).unwrap(), Some(theirs));
-    let said = &world.pull().comments;
-    assert!(said.iter().any(|comment| comment.text.contains("-") && comment.text.contains("weight: 0")), "{said:?}");
+    assert_eq!(world.pull().content, pull.content);
+}
+
+#[test]
+fn a_rollback_passes_by_a_branch_with_human_commits() {
+    for (phase, state, share) in [("automatic", State::Merged, 0.0), ("assisted", State::Open, 10.0)] {
+        let mut world = World::with(&sluice_yaml(phase, "major", ""), [90, 10]);
+        let promotion = world.until_opened(20);
+        let theirs = world.commit_to(&promotion.branch, &[(ROUTE, &route(85, 15))]);
+        world.mesh.failing[1] = 0.2;
+        world.watch(10);
+        let done = world.pass();
+        assert!(matches!(done.pulls[0].action, Action::LeftToPeople), "{:?}", done.pulls);
+        let [first, rollback] = world.pulls().try_into().unwrap();
+        assert!(labelled(&rollback, "sluice/rollback") && rollback.content.title.contains("10 % → 0 %"));
+        assert_eq!((rollback.state, world.share()), (state.clone(), share), "{phase}");
+        // Their work stays as it is, with a word about what should have been there.
+        assert_eq!(world.repository.head(&promotion.branch).unwrap(), Some(theirs));
+        assert!(first.is_open() && first.comments.iter().any(|comment| comment.text.contains("weight: 0")));
+        // Nothing new while nothing changes, and nothing is withdrawn while nobody sees anything.
+        let before = world.everything();
+        let again = world.pass();
+        assert!(again.pulls.iter().all(|pull| !matches!(pull.action, Action::Opened | Action::Updated)));
+        if state == State::Open {
+            assert_eq!(world.everything(), before);
+            world.now += 3600;
+            assert!(world.pass().pulls.iter().all(|pull| matches!(pull.action, Action::Kept)));
+        }
+    }
 }
 
 #[test]
