@@ -120,7 +120,7 @@ impl Pass<'_> {
             history: &observed.history(self.repository, &found)?,
             now,
         };
-        Ok(decision::decide(trial, &found.policy)?)
+        Ok(decision::decide(trial, found.policy)?)
     }
 
     fn plan_pull(

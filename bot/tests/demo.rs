@@ -164,7 +164,7 @@ fn rolls_back_a_canary_that_turns_bad() {
     assert_eq!(pulls.iter().filter(|pull| is_rollback(pull)).count(), 1, "one rollback, and no new start after it");
     assert_eq!(demo.evidence(last)["claim"]["call"], "rollback");
     assert!(demo.told("chat").contains("Rolled back"), "{}", demo.told("chat"));
-    assert!(demo.told("chat").contains("harm in errors"), "{}", demo.told("chat"));
+    assert!(demo.told("chat").contains("Harm in errors"), "{}", demo.told("chat"));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn asks_a_person_where_answers_are_worse() {
     assert_eq!(pulls.len(), 1);
     assert!(pulls[0].is_open() && pulls[0].content.labels.contains(&"sluice/ask".to_owned()), "{:?}", pulls[0]);
     assert_eq!(demo.evidence(&pulls[0])["claim"]["call"], "ask");
-    assert!(demo.told("classify").contains("quality is below its margin"), "{}", demo.told("classify"));
+    assert!(demo.told("classify").contains("Quality is below its margin"), "{}", demo.told("classify"));
     assert_eq!(demo.shares("classify"), [10.0], "nothing moves until a person answers");
 }
 
