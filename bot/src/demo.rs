@@ -8,7 +8,7 @@ use crate::report::{Outcome as StoryOutcome, PullView, Report, Story};
 use crate::repository::{Repository, Signature, branch_ref};
 use anyhow::{Context, bail};
 use jiff::Timestamp;
-use sluice_rules::canary::{Call, Tick};
+use sluice_rules::canary::{Call, Cause, Tick};
 use sluice_rules::decision::{Decision, Outcome};
 use sluice_rules::evidence::{Evidence, Point};
 use std::collections::BTreeMap;
@@ -339,10 +339,10 @@ fn told(decision: &Decision, points: &[Point]) -> (StoryOutcome, String, String)
             let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
             (StoryOutcome::Frozen, format!("Ready, and held by a guard{until}"), plain(why))
         }
-        Outcome::Hold { why } if why.contains("undecided") => {
+        Outcome::Hold { cause: Cause::Undecided, why } => {
             (StoryOutcome::Undecided, format!("Undecided at {share} % for lack of data"), plain(why))
         }
-        Outcome::Hold { why } => (StoryOutcome::Held, format!("Held at {share} %"), plain(why)),
+        Outcome::Hold { why, .. } => (StoryOutcome::Held, format!("Held at {share} %"), plain(why)),
         Outcome::Shadow { would } => (StoryOutcome::Shadow, format!("Shadow at {share} %"), plain(would)),
         Outcome::Propose { proposal, .. } => {
             let why = proposal.person.as_ref().unwrap_or(&proposal.evidence.claim.reason);

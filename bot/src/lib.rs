@@ -1,4 +1,4 @@
-//! The bot of Sluice: observe, decide, act.
+#![doc = include_str!("../README.md")]
 
 pub mod command;
 pub mod config;

@@ -12,7 +12,7 @@ use crate::forge::{Absent, Conduct, DesiredPull, Error as ForgeError, Forge, Out
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 use jiff::Timestamp;
-use sluice_rules::canary::{Policy as Rules, Seconds, SignalPolicy};
+use sluice_rules::canary::{Cause, Policy as Rules, Seconds, SignalPolicy};
 use sluice_rules::decision::{self, Decision, Outcome, Trial};
 use sluice_rules::evidence::Subject;
 use sluice_rules::proposal::{Kind, body};
@@ -165,8 +165,10 @@ impl Pass<'_> {
                     decided.wanted.push(pull);
                     return;
                 }
-                Outcome::Hold { why } if why.starts_with("blind") || decision.evidence.is_none() => Absent::Keep,
-                Outcome::Hold { why } | Outcome::Held { why, .. } | Outcome::Over { why } => Absent::Close(why.clone()),
+                Outcome::Hold { cause: Cause::Blind, .. } => Absent::Keep,
+                Outcome::Hold { why, .. } | Outcome::Held { why, .. } | Outcome::Over { why } => {
+                    Absent::Close(why.clone())
+                }
                 Outcome::Shadow { .. } => Absent::Close("the rollout is in the phase `shadow`".to_owned()),
             },
         };

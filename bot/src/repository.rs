@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 pub use git2::Oid;
 
-/// A file larger than this is no policy: [`Repository::files`] leaves it out and [`Repository::oversized`] names it.
+/// A file larger than this is no policy: [`Repository::files`] leaves it out and [`Repository::left_out`] names it.
 pub const FILE_LIMIT: usize = 1 << 20;
 
 /// A branch or tag lock this old belongs to a process that died; Git itself holds one for milliseconds.
@@ -55,6 +55,23 @@ pub struct CommitInfo {
     pub time: Timestamp,
     /// The whole message.
     pub message: String,
+}
+
+/// Why [`Repository::files`] leaves something out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum LeftOut {
+    /// It has this many bytes, beyond [`FILE_LIMIT`].
+    #[error("{0} bytes are more than a policy file needs; split it")]
+    Large(usize),
+    /// What it leads to may be anywhere.
+    #[error("it is a symbolic link; put a copy here, or remove it")]
+    Link,
+    /// Its files are in another repository.
+    #[error("it is a submodule; put its files here, or remove it")]
+    Submodule,
+    /// No message could spell it, and no configuration name it.
+    #[error("its name is not UTF-8; rename it")]
+    Name,
 }
 
 /// Why the repository could not do what was asked.
@@ -178,10 +195,27 @@ impl Repository {
         Ok(files)
     }
 
-    /// The files [`Repository::files`] leaves out for their size, with that size.
-    pub fn oversized(&self, commit: Oid, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, usize)>, Error> {
-        let entries = self.entries(commit, wanted)?;
-        Ok(entries.into_iter().filter(|(_, _, size)| *size > FILE_LIMIT).map(|(path, _, size)| (path, size)).collect())
+    /// What [`Repository::files`] leaves out, and why, sorted by path. `wanted` is asked about links and submodules
+    /// too, and a folder whose name is not UTF-8 is there whatever is below it.
+    pub fn left_out(&self, commit: Oid, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, LeftOut)>, Error> {
+        let entries = self.entries(commit, &wanted)?.into_iter();
+        let large = entries.filter(|(_, _, size)| *size > FILE_LIMIT);
+        let mut found: Vec<_> = large.map(|(path, _, size)| (path, LeftOut::Large(size))).collect();
+        let walked = self.commit_tree(commit)?.walk(TreeWalkMode::PreOrder, |folder, entry| {
+            let path = format!("{folder}{}", String::from_utf8_lossy(entry.name_bytes()));
+            let is_folder = entry.kind() == Some(ObjectType::Tree);
+            let why = match entry.name() {
+                Err(_) if is_folder || wanted(&path) => LeftOut::Name,
+                Ok(_) if entry.kind() == Some(ObjectType::Commit) && wanted(&path) => LeftOut::Submodule,
+                Ok(_) if !is_folder && !is_regular(entry) && wanted(&path) => LeftOut::Link,
+                _ => return TreeWalkResult::Ok,
+            };
+            found.push((path, why));
+            TreeWalkResult::Skip
+        });
+        walked.map_err(|error| self.failed(&format!("cannot list the files of {commit}"), error))?;
+        found.sort();
+        Ok(found)
     }
 
     /// One regular file of a commit; `None` when there is none at that path.

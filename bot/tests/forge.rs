@@ -13,7 +13,7 @@ use sluice_bot::forge::{
     Absent, Action, Bot, By, Conduct, Content, DesiredPull, Error, Filter, Forge, Local, NewPull, Oid, Outcome, Pull,
     State,
 };
-use sluice_bot::repository::{FILE_LIMIT, Repository, Signature, branch_ref};
+use sluice_bot::repository::{FILE_LIMIT, LeftOut, Repository, Signature, branch_ref};
 
 const ROUTE: &str = "policies/route.yaml";
 
@@ -189,7 +189,8 @@ fn a_file_that_is_too_large_is_named_instead_of_read() {
     let tip = world.by_hand("main", &[("crds.yaml", &large)], 1);
     let yaml = |path: &str| path.ends_with(".yaml");
     assert_eq!(world.repository.files(tip, yaml).unwrap().len(), 1);
-    assert_eq!(world.repository.oversized(tip, yaml).unwrap(), [("crds.yaml".to_owned(), FILE_LIMIT + 1)]);
+    let large = LeftOut::Large(FILE_LIMIT + 1);
+    assert_eq!(world.repository.left_out(tip, yaml).unwrap(), [("crds.yaml".to_owned(), large)]);
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Done {
     /// Why nothing was proposed.
     fn why(&self) -> &str {
         match self.outcome() {
-            Outcome::Hold { why } | Outcome::Held { why, .. } | Outcome::Over { why } => why,
+            Outcome::Hold { why, .. } | Outcome::Held { why, .. } | Outcome::Over { why } => why,
             Outcome::Shadow { would } => would,
             Outcome::Propose { .. } => panic!("a proposal: {:?}", self.pulls),
         }

@@ -15,7 +15,7 @@ mod sample_ratio;
 mod signal;
 pub mod tick;
 
-pub use judge::{Call, Judge, Reason, Standing, TickError, Verdict};
+pub use judge::{Call, Cause, Judge, Reason, Standing, TickError, Verdict};
 pub use policy::{HoldBack, Policy, PolicyError, Seconds, SignalPolicy};
 pub use signal::SignalVerdict;
 pub use tick::{Arms, Counts, Replicas, Sample, Tick};

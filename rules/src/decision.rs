@@ -1,6 +1,6 @@
 //! Evidence, guards and the route become a decision that leaves nothing to choose.
 
-use crate::canary::{Call, Policy as Rules, Seconds, Tick};
+use crate::canary::{Call, Cause, Policy as Rules, Seconds, Tick};
 use crate::document::{Edit, EditError, File};
 use crate::evidence::{Evidence, EvidenceError, Subject};
 use crate::field::FieldPath;
@@ -74,6 +74,8 @@ pub struct Decision {
 pub enum Outcome {
     /// Nothing; this is why.
     Hold {
+        /// What kind of reason it is.
+        cause: Cause,
         /// In words.
         why: String,
     },
@@ -226,14 +228,15 @@ pub fn decide(trial: Trial<'_>, route: &Policy) -> Result<Decision, DecisionErro
     }
     if trial.ticks.is_empty() {
         let why = "nothing was seen yet in either arm".to_owned();
-        return done(Outcome::Hold { why }, None);
+        return done(Outcome::Hold { cause: Cause::Blind, why }, None);
     }
     if let Some(why) = stale(&trial) {
-        return done(Outcome::Hold { why }, None);
+        return done(Outcome::Hold { cause: Cause::Blind, why }, None);
     }
     let evidence = Evidence::new(subject.clone(), trial.rules.clone(), trial.ticks.clone())
         .map_err(|error| DecisionError::Evidence { rollout: subject.rollout.clone(), error })?;
     let claim = &evidence.claim;
+    let hold = || Outcome::Hold { cause: claim.cause, why: claim.reason.clone() };
     // Where the last tick was taken at another weight, it says nothing yet about this one.
     let fresh = trial.ticks.last().is_some_and(|tick| (tick.share - share).abs() < 1e-6);
     let (kind, goal) = match claim.call {
@@ -242,14 +245,14 @@ pub fn decide(trial: Trial<'_>, route: &Policy) -> Result<Decision, DecisionErro
         }
         Call::Promote if fresh => (Kind::Promote, claim.share),
         Call::Rollback => (Kind::Rollback, 0.0),
-        Call::Ask if !fresh => return done(Outcome::Hold { why: claim.reason.clone() }, Some(evidence)),
-        Call::Ask if below_margin(&evidence) => (Kind::Ask, 0.0),
-        Call::Ask if claim.reason.starts_with("no end after") => (Kind::Ask, trial.rules.next_rung(share)),
+        Call::Ask if !fresh => return done(hold(), Some(evidence)),
+        Call::Ask if claim.cause == Cause::BelowMargin => (Kind::Ask, 0.0),
+        Call::Ask if claim.cause == Cause::Deadline => (Kind::Ask, trial.rules.next_rung(share)),
         Call::Promote => {
             let why = "the weight has just changed: nothing was seen at it yet".to_owned();
-            return done(Outcome::Hold { why }, Some(evidence));
+            return done(Outcome::Hold { cause: Cause::Dwell, why }, Some(evidence));
         }
-        Call::Hold | Call::Ask => return done(Outcome::Hold { why: claim.reason.clone() }, Some(evidence)),
+        Call::Hold | Call::Ask => return done(hold(), Some(evidence)),
     };
     let outcome = propose(&trial, route, &splits, &pairs, evidence.clone(), kind, share, goal)?;
     done(outcome, Some(evidence))
@@ -263,10 +266,6 @@ fn stale(trial: &Trial<'_>) -> Option<String> {
     let silent = trial.now.as_second() - last;
     let allowed = i64::from(trial.rules.blind_after) * spacing.max(SHORTEST);
     (silent > allowed).then(|| format!("blind: the newest data is {} old", Seconds(silent)))
-}
-
-fn below_margin(evidence: &Evidence) -> bool {
-    evidence.claim.signals.values().any(|signal| signal.score && signal.harm >= signal.harm_bound)
 }
 
 /// Turns a goal into the next write, if guards and phase let it.

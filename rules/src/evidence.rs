@@ -1,6 +1,6 @@
 //! The evidence that travels with a proposal: counts, rules and claims, recomputable offline.
 
-use crate::canary::{Call, Counts, Judge, Policy, PolicyError, SignalVerdict, Tick, TickError};
+use crate::canary::{Call, Cause, Counts, Judge, Policy, PolicyError, SignalVerdict, Tick, TickError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -57,6 +57,8 @@ pub struct Claim {
     pub call: Call,
     /// The share the canary should have next, in percent.
     pub share: f64,
+    /// What kind of reason led to it.
+    pub cause: Cause,
     /// Why, in words.
     pub reason: String,
     /// Each signal's standing.
@@ -196,6 +198,7 @@ impl Claim {
         let mut fields = vec![
             ("call".to_owned(), format!("{:?}", self.call).to_lowercase()),
             ("share".to_owned(), self.share.to_string()),
+            ("cause".to_owned(), format!("{:?}", self.cause).to_lowercase()),
             ("reason".to_owned(), self.reason.clone()),
         ];
         for (name, signal) in &self.signals {
@@ -233,6 +236,7 @@ pub fn replay(policy: &Policy, ticks: &[Tick]) -> Result<Vec<Point>, EvidenceErr
         let claim = Claim {
             call: verdict.call,
             share: verdict.share,
+            cause: verdict.reason.cause(),
             reason: verdict.reason.to_string(),
             signals: signals.collect(),
         };

@@ -1,5 +1,6 @@
 //! `sluice judge --stream`: the bare decision engine, NDJSON in, NDJSON out.
 
+use crate::metrics::recording::{Unique, excerpt_of};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
@@ -53,12 +54,17 @@ struct Line<'a> {
     run: Cow<'a, str>,
     t: f64,
     share: f64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique")]
     signals: BTreeMap<String, Arms>,
     #[serde(default)]
     replicas: Option<Replicas>,
     #[serde(default)]
     policy: Option<Policy>,
+}
+
+/// A signal that is there twice leaves open which counts are meant.
+fn unique<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Arms>, D::Error> {
+    Ok(Unique::deserialize(deserializer)?.0)
 }
 
 /// Longer lines are refused, so that a broken producer cannot take all memory.
@@ -96,9 +102,9 @@ pub fn stream(input: impl Read, output: impl Write) -> anyhow::Result<()> {
 }
 
 fn judge_line(judges: &mut HashMap<String, Judge>, line: &[u8], output: &mut impl Write) -> Result<(), String> {
-    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let line: Line<'_> = serde_json::from_slice(line.trim_ascii()).map_err(|error| excerpt_of(&error))?;
     if !line.t.is_finite() || line.t.abs() > 1e15 {
-        return Err(format!("t: {} is no time in seconds", line.t));
+        return Err(format!("t: {:?} is no time in seconds", line.t));
     }
     let tick = Tick { t: line.t.floor() as i64, share: line.share, signals: line.signals, replicas: line.replicas };
     let verdict = match judges.get_mut(&*line.run) {

@@ -46,7 +46,9 @@ pub fn run(arguments: &ProposeArgs) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::recording(&recording)?;
     let now = match arguments.at {
         Some(at) => at,
-        None => metrics.newest().context("the recording holds no tick")?,
+        None => metrics
+            .newest()
+            .with_context(|| format!("{}: holds no tick; record it again over a longer time", recording.display()))?,
     };
     let repository = Repository::open(&path)?;
     let forge = Forge::Local(Local::open(&path, config.bot())?);
@@ -105,7 +107,7 @@ pub fn sentence(decision: &Result<Decision, String>) -> String {
     };
     let share = decision.share;
     match &decision.outcome {
-        Outcome::Hold { why } => format!("hold at {share} %: {why}"),
+        Outcome::Hold { why, .. } => format!("hold at {share} %: {why}"),
         Outcome::Held { why, until: Some(until) } => format!("held at {share} % until {until}: {why}"),
         Outcome::Held { why, until: None } => format!("held at {share} %: {why}"),
         Outcome::Shadow { would } => format!("shadow at {share} %: {would}"),

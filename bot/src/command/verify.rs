@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::forge::{Bot, Forge, Local};
 use anyhow::{Context, bail};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_rules::evidence::Evidence;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -50,9 +50,7 @@ pub fn run(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
         }
         Err(_) => read(&arguments.what)?,
     };
-    let evidence: Evidence = serde_json::from_slice(&bytes).with_context(|| {
-        format!("`{}` holds no evidence of format {}", arguments.what, sluice_rules::evidence::FORMAT)
-    })?;
+    let evidence = evidence(&arguments.what, &bytes)?;
     let mut differences = evidence.verify().with_context(|| format!("`{}` cannot be judged", arguments.what))?;
     // A pull request names the digest of its evidence; evidence that was swapped whole would verify by itself.
     if promised.is_some_and(|body| !body.contains(&evidence.digest)) {
@@ -86,6 +84,22 @@ pub fn run(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
+}
+
+fn evidence(what: &str, bytes: &[u8]) -> anyhow::Result<Evidence> {
+    const FORMAT: u32 = sluice_rules::evidence::FORMAT;
+    let read = serde_json::from_slice::<Evidence>(bytes);
+    // A newer format may hold what this one does not know: say that rather than which field it was.
+    let format = read.is_err().then(|| serde_json::from_slice::<Value>(bytes).ok()?.get("format")?.as_u64()).flatten();
+    match format {
+        Some(newer) if newer > u64::from(FORMAT) => bail!(
+            "`{what}` was made by a newer sluice: it is evidence of format {newer}, and this one reads format {FORMAT}; \
+             verify it with a newer sluice"
+        ),
+        _ => read.with_context(|| {
+            format!("`{what}` holds no evidence of format {FORMAT}: give `evidence.json` of a pull request, whole")
+        }),
+    }
 }
 
 fn open(arguments: &VerifyArgs) -> anyhow::Result<Forge> {

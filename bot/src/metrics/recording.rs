@@ -41,6 +41,7 @@ mod reader;
 mod writer;
 
 pub use reader::Reader;
+pub(crate) use reader::{Unique, excerpt_of};
 pub use writer::Writer;
 
 use super::file_error::excerpt;
@@ -207,6 +208,9 @@ impl Tick {
     /// Does it fit the header and come after the tick that ended at `last`?
     fn check(&self, header: &Header, last: Option<i64>) -> Result<(), String> {
         let t = self.t;
+        if jiff::Timestamp::from_second(t).is_err() {
+            return Err(format!("{t} is no time of any calendar, in seconds since 1970"));
+        }
         let last = last.unwrap_or(i64::MIN);
         let step = t.saturating_sub(last);
         if t == last {

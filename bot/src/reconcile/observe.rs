@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Rollout};
 use crate::metrics::{Objective, Question, Service};
-use crate::repository::{Oid, Repository};
+use crate::repository::{LeftOut, Oid, Repository};
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use sluice_rules::canary::{Sample, Tick};
@@ -96,6 +96,7 @@ impl Observed {
         let guards_at = config.guards.trim_end_matches('/');
         let is_guard =
             |path: &str| path.strip_prefix(guards_at).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let mut bad_guards = Vec::new();
         let mut observed = Self {
             head,
             guards: Vec::new(),
@@ -105,10 +106,17 @@ impl Observed {
             routes: Vec::new(),
             bot: (config.bot.name.clone(), config.bot.email.clone()),
         };
-        let mut bad_guards = Vec::new();
-        for (path, size) in repository.oversized(head, is_yaml)? {
+        // A guard behind a link is a guard that is not seen, whatever the link and the folders above it are called.
+        let leads_to_guards = |path: &str| guards_at.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        for (path, why) in repository.left_out(head, |path| is_yaml(path) || is_guard(path) || leads_to_guards(path))? {
+            let may_guard = is_guard(&path) || leads_to_guards(&path);
+            // Beside policies and guards lie files that are neither, such as scripts and pages.
+            if !is_yaml(&path) && matches!(why, LeftOut::Large(_)) {
+                continue;
+            }
             observed.broken_files = true;
-            observed.notes.push(format!("{path}: left out: {size} bytes are more than a policy file needs"));
+            let target = if may_guard { &mut bad_guards } else { &mut observed.notes };
+            target.push(format!("{path}: left out: {why}"));
         }
         for (path, bytes) in repository.files(head, is_yaml)? {
             match File::parse(&path, &bytes) {

@@ -68,6 +68,49 @@ pub enum Reason {
     Deadline(Seconds, String),
 }
 
+/// What kind of [`Reason`], for those who act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "each is the kind of the reason of that name")]
+pub enum Cause {
+    NotStarted,
+    Safe,
+    OnTheWay,
+    Finished,
+    Harm,
+    BelowMargin,
+    SampleRatio,
+    Blind,
+    Dwell,
+    Undecided,
+    Uneasy,
+    LoadUnseen,
+    LoadTooHigh,
+    Deadline,
+}
+
+impl Reason {
+    /// What kind of reason it is.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::NotStarted => Cause::NotStarted,
+            Self::Safe => Cause::Safe,
+            Self::OnTheWay => Cause::OnTheWay,
+            Self::Finished => Cause::Finished,
+            Self::Harm(..) => Cause::Harm,
+            Self::BelowMargin(..) => Cause::BelowMargin,
+            Self::SampleRatio(_) => Cause::SampleRatio,
+            Self::Blind(_) => Cause::Blind,
+            Self::Dwell(_) => Cause::Dwell,
+            Self::Undecided(..) => Cause::Undecided,
+            Self::Uneasy(..) => Cause::Uneasy,
+            Self::LoadUnseen(_) => Cause::LoadUnseen,
+            Self::LoadTooHigh(..) => Cause::LoadTooHigh,
+            Self::Deadline(..) => Cause::Deadline,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,6 +161,17 @@ pub enum TickError {
         t: i64,
         /// The one before.
         last: i64,
+    },
+    /// Times are added and subtracted, and mean nothing far outside of any calendar.
+    #[error("{0} is no time in seconds")]
+    Time(i64),
+    /// Replicas that cannot be.
+    #[error("replicas: {canary} of the canary and {stable} of stable cannot be")]
+    Replicas {
+        /// The canary's.
+        canary: f64,
+        /// The stable arm's.
+        stable: f64,
     },
     /// A share outside 0 to 100.
     #[error("share {0} is not between 0 and 100 percent")]
@@ -178,6 +232,10 @@ pub struct Judge {
     finished: Option<Verdict>,
 }
 
+/// Seconds since 1970 beyond which a time is a mistake, on either side.
+const LATEST: i64 = 1_000_000_000_000_000;
+/// Counts beyond this are a mistake, and their sums would lose single requests.
+const LARGEST: f64 = 1e15;
 /// `ln E` of harm above which the exposure is not raised.
 const UNEASY: f64 = 1.5;
 /// Time the mesh may take to follow a weight in Git, in seconds.
@@ -254,6 +312,9 @@ impl Judge {
     }
 
     fn check(&self, tick: &Tick) -> Result<(), TickError> {
+        if !(-LATEST..=LATEST).contains(&tick.t) {
+            return Err(TickError::Time(tick.t));
+        }
         if let Some(last) = self.last
             && tick.t <= last
         {
@@ -261,6 +322,12 @@ impl Judge {
         }
         if !(0.0..=100.0).contains(&tick.share) {
             return Err(TickError::Share(tick.share));
+        }
+        let possible = |count: f64| (0.0..=LARGEST).contains(&count);
+        if let Some(Replicas { canary, stable }) =
+            tick.replicas.filter(|all| !possible(all.canary) || !possible(all.stable))
+        {
+            return Err(TickError::Replicas { canary, stable });
         }
         for (signal, arms) in &tick.signals {
             for (arm, counts) in [("canary", arms.canary), ("stable", arms.stable)] {
@@ -271,6 +338,8 @@ impl Judge {
                     "is negative"
                 } else if x > n {
                     "has more bad requests than requests"
+                } else if n > LARGEST {
+                    "is more than anybody counts"
                 } else {
                     continue;
                 };

@@ -180,7 +180,7 @@ fn parse(line: &str, header: &Header, last: Option<i64>) -> Result<Parsed, Wrong
 }
 
 /// What serde says, without the `at line 1 column 7` that would contradict our own line.
-fn excerpt_of(error: &serde_json::Error) -> String {
+pub(crate) fn excerpt_of(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     format!("{text}, column {}", error.column())
@@ -207,7 +207,7 @@ impl From<Service> for ServiceCounts {
 }
 
 /// A JSON object in which no key stands twice; the usual reader would keep the last one and say nothing.
-struct Unique<T>(BTreeMap<String, T>);
+pub(crate) struct Unique<T>(pub(crate) BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
