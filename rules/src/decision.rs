@@ -461,7 +461,7 @@ mod tests {
 
         fn why(&self) -> String {
             match self.outcome() {
-                Outcome::Hold { why } | Outcome::Held { why, .. } | Outcome::Over { why } => why,
+                Outcome::Hold { why, .. } | Outcome::Held { why, .. } | Outcome::Over { why } => why,
                 Outcome::Shadow { would } => would,
                 Outcome::Propose { proposal, .. } => panic!("{proposal:?}"),
             }
