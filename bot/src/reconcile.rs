@@ -114,6 +114,7 @@ impl Pass<'_> {
             file: found.file,
             document: found.document,
             ticks,
+            begun: run.begun,
             withdrawn: run.withdrawn,
             guards: &observed.guards,
             history: &observed.history(self.repository, &found)?,
@@ -145,7 +146,7 @@ impl Pass<'_> {
             auto_merge: false,
             rollback: false,
         };
-        let key = pull.key(&self.config.bot());
+        let keys = [pull.key(&self.config.bot()), pull.beside().key(&self.config.bot())];
         let stay = match decision {
             // Nothing is known about it in this pass, and missing data is not a reason to withdraw.
             Err(_) => Absent::Keep,
@@ -171,7 +172,7 @@ impl Pass<'_> {
                 Outcome::Shadow { .. } => Absent::Close("the rollout is in the phase `shadow`".to_owned()),
             },
         };
-        decided.absent.insert(key, stay);
+        decided.absent.extend(keys.map(|key| (key, stay.clone())));
     }
 }
 
@@ -227,7 +228,8 @@ fn rules(rollout: &Rollout) -> Rules {
     let Some(judge) = &rollout.judge else { return rules };
     let seconds = |duration: std::time::Duration| Seconds(duration.as_secs() as i64);
     if let Some(ladder) = &judge.ladder {
-        rules.ladder = ladder.iter().map(|rung| rung.share() * 100.0).collect();
+        // 7 % is 0.07, and 0.07 times 100 is 7.000000000000001: what people read is what they wrote.
+        rules.ladder = ladder.iter().map(|rung| (rung.share() * 1e8).round() / 1e6).collect();
     }
     if let Some(ceilings) = &judge.ceilings {
         rules.ceilings = ceilings.iter().map(|ceiling| ceiling.share()).collect();

@@ -299,6 +299,17 @@ impl World {
     }
 }
 
+/// The pull request as a person reads it. Digests are left out: the last bits of a logarithm differ between platforms.
+fn snapshot(pull: &Pull) -> String {
+    let text = format!("# {}\n\n{}", pull.content.title, pull.content.body);
+    let mut told = String::new();
+    for part in text.split_inclusive(|c: char| !c.is_ascii_hexdigit()) {
+        let digits = part.trim_end_matches(|c: char| !c.is_ascii_hexdigit());
+        told.push_str(&if digits.len() == 64 { part.replace(digits, "<digest>") } else { part.to_owned() });
+    }
+    told
+}
+
 fn labelled(pull: &Pull, label: &str) -> bool {
     pull.content.labels.iter().any(|own| own == label)
 }
@@ -349,7 +360,7 @@ fn proposes_the_next_rung_in_every_form_of_route() {
             insta::with_settings!({
                 snapshot_path => format!("../../testdata/reconcile/{scenario}"),
                 prepend_module_to_snapshot => false, omit_expression => true,
-            }, { insta::assert_snapshot!("pull-request", format!("# {}\n\n{}", pull.content.title, pull.content.body)) });
+            }, { insta::assert_snapshot!("pull-request", snapshot(&pull)) });
         }
     }
 }
@@ -554,7 +565,7 @@ fn a_rollback_replaces_an_open_promotion_in_place() {
     assert_eq!(rollback.key, promotion.key);
     assert!(rollback.is_open() && rollback.content.title.contains("roll back 10 % → 0 %"), "{titles:?}");
     assert_eq!(world.pulls().iter().filter(|pull| pull.is_open()).count(), 1);
-    assert!(rollback.content.body.contains("harm in errors"));
+    assert!(rollback.content.body.to_lowercase().contains("harm in errors"), "{}", rollback.content.body);
     world.merge(&rollback);
     assert_eq!(world.share(), 0.0);
 }
@@ -582,12 +593,38 @@ fn a_human_commit_on_the_branch_is_not_overwritten() {
     let theirs = world.commit_to(&pull.branch, &[(ROUTE, &route(85, 15))]);
     world.watch(1);
     assert!(matches!(world.pass().action(), Action::LeftToPeople));
-    world.mesh.failing[1] = 0.2;
-    world.watch(10);
+    world.watch(5);
     assert!(matches!(world.pass().action(), Action::LeftToPeople));
     assert_eq!(world.repository.head(&pull.branch).unwrap(), Some(theirs));
-    let said = &world.pull().comments;
-    assert!(said.iter().any(|comment| comment.text.contains("-") && comment.text.contains("weight: 0")), "{said:?}");
+    assert_eq!(world.pull().content, pull.content);
+}
+
+#[test]
+fn a_rollback_passes_by_a_branch_with_human_commits() {
+    for (phase, state, share) in [("automatic", State::Merged, 0.0), ("assisted", State::Open, 10.0)] {
+        let mut world = World::with(&sluice_yaml(phase, "major", ""), [90, 10]);
+        let promotion = world.until_opened(20);
+        let theirs = world.commit_to(&promotion.branch, &[(ROUTE, &route(85, 15))]);
+        world.mesh.failing[1] = 0.2;
+        world.watch(10);
+        let done = world.pass();
+        assert!(matches!(done.pulls[0].action, Action::LeftToPeople), "{:?}", done.pulls);
+        let [first, rollback] = world.pulls().try_into().unwrap();
+        assert!(labelled(&rollback, "sluice/rollback") && rollback.content.title.contains("10 % → 0 %"));
+        assert_eq!((rollback.state, world.share()), (state.clone(), share), "{phase}");
+        // Their work stays as it is, with a word about what should have been there.
+        assert_eq!(world.repository.head(&promotion.branch).unwrap(), Some(theirs));
+        assert!(first.is_open() && first.comments.iter().any(|comment| comment.text.contains("weight: 0")));
+        // Nothing new while nothing changes, and nothing is withdrawn while nobody sees anything.
+        let before = world.everything();
+        let again = world.pass();
+        assert!(again.pulls.iter().all(|pull| !matches!(pull.action, Action::Opened | Action::Updated)));
+        if state == State::Open {
+            assert_eq!(world.everything(), before);
+            world.now += 3600;
+            assert!(world.pass().pulls.iter().all(|pull| matches!(pull.action, Action::Kept)));
+        }
+    }
 }
 
 #[test]
@@ -637,7 +674,7 @@ fn does_not_start_again_after_a_withdrawal_until_a_person_gives_weight() {
     // A new run: the old harm is forgotten, the dwell is served again.
     world.weigh(90, 10);
     world.watch(5);
-    assert!(world.pass().why().contains("dwell: 10m"), "{}", world.pass().why());
+    assert!(world.pass().why().contains("dwell: 11m"), "{}", world.pass().why());
     let again = world.until_opened(20);
     assert!(labelled(&again, "sluice/promote"));
     assert_eq!(world.share(), 25.0);
@@ -705,7 +742,7 @@ fn unease_closes_the_promotion_with_a_reason() {
         }
     }
     let reason = closed.expect("closed");
-    assert!(reason.starts_with("errors is safe so far, but evidence of harm stands at"), "{reason}");
+    assert!(reason.starts_with("errors is safe so far, but the odds of harm stand at"), "{reason}");
     let pull = world.forge.pull(pull.number).unwrap().unwrap();
     assert_eq!(pull.state, State::Closed { reason, by: By::Bot });
 }
@@ -814,7 +851,7 @@ fn removing_the_canary_from_the_route_ends_its_run() {
     world.now += 600;
     world.weigh(90, 10);
     world.watch(1);
-    assert!(world.pass().why().contains("dwell: 14m left"), "{}", world.pass().why());
+    assert!(world.pass().why().contains("dwell: 15m left"), "{}", world.pass().why());
 }
 
 // What `sluice.yaml` may override.
@@ -842,7 +879,7 @@ fn percentages_of_a_ladder_stay_readable() {
         let mut world = World::with(&config, before);
         let pull = world.until_opened(20);
         assert!(pull.content.title.contains(title), "{}", pull.content.title);
-        assert!(!pull.content.body.contains("0000"), "{}", pull.content.body);
+        assert!(!pull.content.body.contains("0000000"), "{}", pull.content.body);
     }
 }
 

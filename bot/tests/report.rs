@@ -137,6 +137,7 @@ fn pull(number: u64, kind: Kind, subject: &Subject, from: f64, to: f64, t: i64, 
         to: to as u64,
     };
     let proposal = Proposal {
+        begun: None,
         kind,
         subject: subject.clone(),
         path: format!("policies/{}.yaml", subject.rollout),

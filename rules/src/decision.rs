@@ -42,6 +42,8 @@ pub struct Trial<'a> {
     pub document: usize,
     /// What was seen since the canary first had weight, with the weights of then.
     pub ticks: Vec<Tick>,
+    /// When the canary's run began: its first weight.
+    pub begun: Option<Timestamp>,
     /// Whether the canary had weight before and lost it all: then it is over.
     pub withdrawn: bool,
     /// The limits.
@@ -316,6 +318,7 @@ fn propose(
         subject: trial.subject.clone(),
         path: trial.file.path().to_owned(),
         document: trial.document,
+        begun: trial.begun,
         changes,
         from: share,
         to,
@@ -361,4 +364,281 @@ fn read_back(trial: &Trial<'_>, text: &str) -> Result<Policy, DecisionError> {
     let document = file.documents().get(trial.document).ok_or_else(|| unreadable("the document is gone".into()))?;
     Policy::read(document.value())
         .map_err(|problems| unreadable(problems.first().map(ToString::to_string).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canary::{Arms, Counts, Replicas, SignalPolicy};
+
+    const PATH: &str = "policies/summarize.yaml";
+    /// The last tick of a world, Monday morning.
+    const NOW: i64 = 1_794_823_200;
+
+    /// A route whose rules have these weights, stable and canary.
+    fn route(rules: &[[u32; 2]]) -> String {
+        let mut text = "type: MeshHTTPRoute\nname: summarize\nmesh: default\nspec:\n  targetRef: {kind: Mesh}\n  to:\n    - targetRef: {kind: MeshService, name: summarize}\n      rules:\n".to_owned();
+        for (index, [stable, canary]) in rules.iter().enumerate() {
+            text += &format!(
+                "        - matches: [{{path: {{type: PathPrefix, value: /{index}}}}}]\n          default:\n            backendRefs:\n\
+                 \x20             - {{kind: MeshService, name: summarize-v1, weight: {stable}}}\n\
+                 \x20             - {{kind: MeshService, name: summarize-v2, weight: {canary}}}\n"
+            );
+        }
+        text
+    }
+
+    /// A minute at `share` percent with this many bad requests in a thousand, canary and stable.
+    fn tick(t: i64, share: f64, bad: [f64; 2]) -> Tick {
+        let counts = |n: f64, bad: f64| Some(Counts { n, x: (n * bad / 1000.0).round() });
+        let arms = Arms { canary: counts(30.0 * share, bad[0]), stable: counts(3000.0 - 30.0 * share, bad[1]) };
+        Tick { t, share, signals: BTreeMap::from([("errors".to_owned(), arms)]), replicas: None }
+    }
+
+    struct World {
+        text: String,
+        ticks: Vec<Tick>,
+        phase: Phase,
+        major: bool,
+        rules: Rules,
+        withdrawn: bool,
+        guards: Vec<ShiftGuard>,
+        /// Seconds since the last tick.
+        late: i64,
+    }
+
+    /// `minutes` at 10 %, in the phase `automatic`.
+    fn world(minutes: i64, bad: [f64; 2]) -> World {
+        World {
+            text: route(&[[90, 10]]),
+            ticks: (0..minutes).map(|minute| tick(NOW - 60 * (minutes - 1 - minute), 10.0, bad)).collect(),
+            phase: Phase::Automatic,
+            major: false,
+            rules: Rules::default(),
+            withdrawn: false,
+            guards: Vec::new(),
+            late: 0,
+        }
+    }
+
+    impl World {
+        fn decide(&self) -> Result<Decision, DecisionError> {
+            let file = File::parse(PATH, self.text.as_bytes()).unwrap();
+            let policy = Policy::read(file.documents()[0].value()).unwrap();
+            let trial = Trial {
+                subject: Subject {
+                    rollout: "summarize".into(),
+                    mesh: "default".into(),
+                    route: "MeshHTTPRoute summarize".into(),
+                    stable: "summarize-v1".into(),
+                    canary: "summarize-v2".into(),
+                },
+                phase: self.phase,
+                major: self.major,
+                rules: self.rules.clone(),
+                file: &file,
+                document: 0,
+                ticks: self.ticks.clone(),
+                begun: None,
+                withdrawn: self.withdrawn,
+                guards: &self.guards,
+                history: &History::default(),
+                now: Timestamp::from_second(NOW + self.late).unwrap(),
+            };
+            decide(trial, &policy)
+        }
+
+        fn outcome(&self) -> Outcome {
+            self.decide().unwrap().outcome
+        }
+
+        fn proposal(&self) -> Proposal {
+            match self.outcome() {
+                Outcome::Propose { proposal, .. } => *proposal,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn why(&self) -> String {
+            match self.outcome() {
+                Outcome::Hold { why, .. } | Outcome::Held { why, .. } | Outcome::Over { why } => why,
+                Outcome::Shadow { would } => would,
+                Outcome::Propose { proposal, .. } => panic!("{proposal:?}"),
+            }
+        }
+
+        fn guard(mut self, spec: &str) -> Self {
+            let text = format!(
+                "apiVersion: sluice.dev/v1alpha1\nkind: ShiftGuard\nmetadata: {{name: all}}\nspec: {{match: {{meshes: ['*'], services: ['*'], namespaces: ['*']}}, {spec}}}\n"
+            );
+            let file = File::parse("guards/all.yaml", text.as_bytes()).unwrap();
+            self.guards.push(ShiftGuard::read(file.documents()[0].value()).unwrap());
+            self
+        }
+    }
+
+    const FINE: [f64; 2] = [5.0, 5.0];
+    const BROKEN: [f64; 2] = [200.0, 5.0];
+
+    #[test]
+    fn who_merges_follows_from_phase_change_and_guards() {
+        let tight = "caps: {maxShare: 20}";
+        let asks = |phase, major, bad, guard: &str| {
+            let mut world = World { phase, major, ..world(30, bad) };
+            if !guard.is_empty() {
+                world = world.guard(guard);
+            }
+            let proposal = world.proposal();
+            (proposal.kind, proposal.person)
+        };
+        let table = [
+            (asks(Phase::Automatic, false, FINE, ""), Kind::Promote, None),
+            (asks(Phase::Automatic, true, FINE, ""), Kind::Promote, Some("a major change")),
+            (asks(Phase::Automatic, false, FINE, tight), Kind::Promote, Some("beyond what a guard")),
+            (asks(Phase::Assisted, false, FINE, ""), Kind::Promote, Some("phase `assisted`")),
+            (asks(Phase::Automatic, false, BROKEN, tight), Kind::Rollback, None),
+            (asks(Phase::Automatic, true, BROKEN, ""), Kind::Rollback, None),
+            (asks(Phase::Assisted, false, BROKEN, ""), Kind::Rollback, Some("phase `assisted`")),
+        ];
+        for (index, ((kind, person), wanted, why)) in table.into_iter().enumerate() {
+            assert_eq!(kind, wanted, "row {index}");
+            match (person, why) {
+                (None, None) => {}
+                (Some(person), Some(why)) => assert!(person.contains(why), "row {index}: {person}"),
+                (person, _) => panic!("row {index}: {person:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_freeze_holds_a_promotion_until_it_ends_and_no_rollback() {
+        let freeze = "freeze: [{cron: '0 8 * * *', duration: 12h, timeZone: UTC, reason: exams}]";
+        let outcome = world(30, FINE).guard(freeze).outcome();
+        let Outcome::Held { why, until } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(until, "2026-11-16T20:00:00Z".parse().ok());
+        assert!(why.contains("10 % → 25 %") && why.contains("exams"), "{why}");
+        let rollback = world(30, BROKEN).guard(freeze).proposal();
+        assert_eq!((rollback.kind, rollback.to, rollback.person), (Kind::Rollback, 0.0, None));
+    }
+
+    #[test]
+    fn a_large_rung_is_planned_in_steps_of_the_strictest_guard() {
+        let world = world(30, FINE).guard("caps: {maxStep: 10}").guard("caps: {maxStep: 4}");
+        let proposal = world.proposal();
+        assert_eq!((proposal.to, proposal.then), (14.0, vec![18.0, 22.0, 25.0]));
+    }
+
+    #[test]
+    fn every_rule_of_a_route_moves() {
+        let two = World { text: route(&[[90, 10], [9, 1], [900, 100]]), ..world(30, FINE) };
+        let Outcome::Propose { proposal, text } = two.outcome() else { panic!("a proposal") };
+        assert_eq!(text, route(&[[75, 25], [75, 25], [750, 250]]));
+        assert_eq!(proposal.changes.len(), 6);
+        let from: Vec<_> =
+            proposal.changes.iter().map(|change| (change.backend.as_str(), change.from, change.to)).collect();
+        assert_eq!(from[2..4], [("summarize-v1", 9, 75), ("summarize-v2", 1, 25)]);
+    }
+
+    #[test]
+    fn what_a_route_cannot_mean_is_an_error_with_its_place() {
+        let told = |text: String| World { text, ..world(30, FINE) }.decide().unwrap_err().to_string();
+        let error = told(route(&[[90, 10], [80, 20]]));
+        assert!(
+            error.starts_with("policies/summarize.yaml: ") && error.contains("10 %") && error.contains("20 %"),
+            "{error}"
+        );
+        assert!(error.contains("spec.to[0].rules[0]") && error.contains("spec.to[0].rules[1]"), "{error}");
+        let error = told(route(&[[0, 0]]));
+        assert!(error.contains("both have weight 0"), "{error}");
+        let error = told(route(&[[90, 10]]).replace("summarize-v2", "summarize-v3"));
+        assert!(error.contains("no rule of MeshHTTPRoute summarize of mesh default splits"), "{error}");
+    }
+
+    #[test]
+    fn nothing_seen_and_old_news_decide_nothing() {
+        assert_eq!(world(0, FINE).why(), "nothing was seen yet in either arm");
+        for bad in [FINE, BROKEN] {
+            let late = World { late: 301, ..world(30, bad) };
+            assert_eq!(late.why(), "blind: the newest data is 5m 1s old");
+            assert_eq!(late.decide().unwrap().evidence, None);
+            assert!(matches!(World { late: 300, ..world(30, bad) }.outcome(), Outcome::Propose { .. }));
+        }
+        // Ticks that are further apart may be older.
+        let mut sparse = world(30, FINE);
+        for (index, tick) in sparse.ticks.iter_mut().enumerate() {
+            tick.t = NOW - 600 * (29 - index as i64);
+        }
+        assert!(matches!(World { late: 3000, ..sparse }.outcome(), Outcome::Propose { .. }));
+    }
+
+    #[test]
+    fn a_weight_that_just_changed_waits_for_its_first_tick_and_harm_does_not() {
+        let changed = |bad| World { text: route(&[[75, 25]]), ..world(30, bad) };
+        assert_eq!(changed(FINE).why(), "the weight has just changed: nothing was seen at it yet");
+        let rollback = changed(BROKEN).proposal();
+        assert_eq!((rollback.kind, rollback.from, rollback.to), (Kind::Rollback, 25.0, 0.0));
+    }
+
+    #[test]
+    fn a_withdrawn_canary_is_over_whatever_was_seen() {
+        let over = World { text: route(&[[100, 0]]), withdrawn: true, ..world(30, BROKEN) };
+        assert!(matches!(over.outcome(), Outcome::Over { .. }));
+        assert_eq!(over.why(), "`summarize-v2` was withdrawn; give it weight again to start a new trial");
+    }
+
+    #[test]
+    fn shadow_tells_what_guards_would_not_change() {
+        let shadow = World { phase: Phase::Shadow, ..world(30, FINE) };
+        assert_eq!(shadow.why(), "would propose 10 % → 25 % for `summarize-v2`: every signal is safe at this rung");
+        let shadow = World { phase: Phase::Shadow, ..world(30, BROKEN) };
+        assert!(shadow.why().starts_with("would propose 10 % → 0 % for `summarize-v2`: harm in errors"));
+    }
+
+    #[test]
+    fn a_score_below_its_margin_asks_for_the_way_back() {
+        let mut scored = world(200, FINE);
+        let quality = SignalPolicy { non_inferiority: Some(0.01), ..SignalPolicy::default() };
+        scored.rules.signals =
+            BTreeMap::from([("errors".into(), SignalPolicy::default()), ("quality".into(), quality)]);
+        for tick in &mut scored.ticks {
+            let arm = |mean: f64| Some(Counts { n: 50.0, x: 50.0 * mean });
+            tick.signals.insert("quality".into(), Arms { canary: arm(0.6), stable: arm(0.8) });
+        }
+        let proposal = scored.proposal();
+        assert_eq!((proposal.kind, proposal.to), (Kind::Ask, 0.0));
+        assert!(proposal.person.is_some_and(|why| why.contains("quality is below its margin")));
+    }
+
+    #[test]
+    fn a_deadline_asks_for_the_next_rung_and_missing_replicas_do_not() {
+        let mut slow = world(100, FINE);
+        slow.rules.deadline = Seconds(3600);
+        for tick in &mut slow.ticks {
+            let arm = |n: f64| Some(Counts { n, x: 0.0 });
+            tick.signals = BTreeMap::from([("errors".into(), Arms { canary: arm(0.2), stable: arm(1.8) })]);
+        }
+        let proposal = slow.proposal();
+        assert_eq!((proposal.kind, proposal.to), (Kind::Ask, 25.0));
+        assert!(proposal.person.is_some_and(|why| why.starts_with("no end after 1h")));
+
+        let mut small = world(100, FINE);
+        small.rules.deadline = Seconds(3600);
+        for tick in &mut small.ticks {
+            tick.replicas = Some(Replicas { canary: 1.0, stable: 9.0 });
+        }
+        assert!(small.why().contains("canary replicas needed"), "{}", small.why());
+    }
+
+    #[test]
+    fn the_end_is_told_and_goes_through_99() {
+        let at = |share: u32| {
+            let mut world = world(30, FINE);
+            world.text = route(&[[100 - share, share]]);
+            world.ticks = (0..30).map(|minute| tick(NOW - 60 * (29 - minute), f64::from(share), FINE)).collect();
+            world
+        };
+        let proposal = at(50).proposal();
+        assert_eq!((proposal.to, proposal.then), (99.0, vec![100.0]));
+        assert!(matches!(at(100).outcome(), Outcome::Over { .. }));
+    }
 }

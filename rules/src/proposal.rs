@@ -4,6 +4,7 @@
 
 use crate::evidence::{Evidence, Subject};
 use crate::field::FieldPath;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub mod body;
@@ -44,6 +45,10 @@ pub struct Proposal {
     pub path: String,
     /// The document in the file, from 0.
     pub document: usize,
+    /// When the run began that this is about: the canary's first weight. What was merged or declined in one run says
+    /// nothing about the next.
+    #[serde(with = "crate::guard::time::option", skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Timestamp>,
     /// The weights to change.
     pub changes: Vec<WeightChange>,
     /// The canary's share before, in percent.

@@ -102,6 +102,7 @@ fn proposal(kind: Kind, ticks: Vec<Tick>, from: f64, to: f64) -> Proposal {
         to: to as u64,
     };
     Proposal {
+        begun: None,
         kind,
         subject: subject(),
         path: "policies/summarize/route.yaml".into(),
@@ -192,6 +193,16 @@ fn newer_evidence_is_the_same_content() {
     assert_ne!(body(&old), body(&new));
     new.to = 25.0;
     assert_ne!(digest(&old), digest(&new));
+}
+
+#[test]
+fn the_same_weights_in_another_run_are_other_content() {
+    let [mut first, mut second] = [promote(), promote()];
+    first.begun = "2026-11-24T22:00:00Z".parse().ok();
+    second.begun = "2026-11-25T22:00:00Z".parse().ok();
+    assert_ne!(digest(&first), digest(&second));
+    second.begun = first.begun;
+    assert_eq!(digest(&first), digest(&second));
 }
 
 #[test]

@@ -129,6 +129,11 @@ impl DesiredPull {
         hex::encode(hash.finalize())
     }
 
+    /// The same with an identity of its own: where a rollback goes when people work on the branch it should have.
+    pub fn beside(&self) -> Self {
+        Self { kind: format!("{}-rollback", self.kind), ..self.clone() }
+    }
+
     /// The branch of a proposal: `sluice/<kind>/<scope>-<8 hex digits of the key>`.
     pub fn branch(&self, bot: &Bot) -> String {
         format!("sluice/{}/{}-{}", slug(&self.kind), slug(&self.scope), &self.key(bot)[..8])
@@ -178,12 +183,12 @@ impl Conduct {
                 outcomes.push(Outcome { key, number: None, action: Action::Failed(twice) });
                 continue;
             }
-            let mine = pulls.iter().filter(|pull| pull.key == key).collect::<Vec<_>>();
-            let (number, action) = match pass.settle(desired, &key, &mine) {
-                Ok((number, action)) => (number, action),
-                Err(error) => (mine.iter().find(|pull| pull.is_open()).map(|pull| pull.number), Action::Failed(error)),
-            };
+            let (number, action) = pass.settled(desired, &key, &pulls);
+            let left = desired.rollback && matches!(action, Action::LeftToPeople);
             outcomes.push(Outcome { key, number, action });
+            if left {
+                outcomes.push(pass.beside(desired, &pulls, &mut wanted));
+            }
         }
         for pull in pulls.iter().filter(|pull| pull.is_open() && !wanted.contains(&pull.key)) {
             pass.note(&mut outcomes, pull, pass.withdraw(pull).map(Some));
@@ -232,6 +237,23 @@ impl Pass<'_> {
             return Ok(Some(Action::Closed(reason)));
         }
         Ok(None)
+    }
+
+    /// A rollback whose own branch is other people's now: their work stays, and the rollback goes beside it.
+    fn beside(&self, desired: &DesiredPull, pulls: &[Pull], wanted: &mut BTreeSet<String>) -> Outcome {
+        let beside = desired.beside();
+        let key = beside.key(&self.conduct.bot);
+        wanted.insert(key.clone());
+        let (number, action) = self.settled(&beside, &key, pulls);
+        Outcome { key, number, action }
+    }
+
+    fn settled(&self, desired: &DesiredPull, key: &str, pulls: &[Pull]) -> (Option<u64>, Action) {
+        let mine = pulls.iter().filter(|pull| pull.key == *key).collect::<Vec<_>>();
+        match self.settle(desired, key, &mine) {
+            Ok(settled) => settled,
+            Err(error) => (mine.iter().find(|pull| pull.is_open()).map(|pull| pull.number), Action::Failed(error)),
+        }
     }
 
     fn settle(&self, desired: &DesiredPull, key: &str, mine: &[&Pull]) -> Result<(Option<u64>, Action), Error> {

@@ -6,7 +6,7 @@ use crate::repository::{LeftOut, Oid, Repository};
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use sluice_rules::canary::{Sample, Tick};
-use sluice_rules::decision;
+use sluice_rules::decision::{self, DecisionError};
 use sluice_rules::document::File;
 use sluice_rules::guard::{self, Author, History, Request, ShiftGuard};
 use sluice_rules::policy::{Policy, PolicyRef};
@@ -57,10 +57,12 @@ impl Run {
     fn new(shares: Vec<(i64, f64)>) -> Self {
         let current = shares.last().map_or(0.0, |(_, share)| *share);
         let had = shares.iter().any(|(_, share)| *share > 0.0);
-        let first = match shares.iter().rposition(|(_, share)| *share <= 0.0) {
-            Some(zero) if current > 0.0 => zero + 1,
-            Some(_) => shares.len() - 1,
-            None => 0,
+        // At 0 and at 100 a run is over; the first weight in between begins the next.
+        let over = |share: f64| share <= 0.0 || share >= 100.0;
+        let left = shares.windows(2).rposition(|pair| over(pair[0].1) && !over(pair[1].1)).map(|before| before + 1);
+        let first = match current <= 0.0 {
+            true => shares.len().saturating_sub(1),
+            false => left.unwrap_or(0),
         };
         let begun = shares.get(first).and_then(|(t, _)| Timestamp::from_second(*t).ok());
         Self { begun, withdrawn: current <= 0.0 && had, shares }
@@ -214,12 +216,9 @@ impl Observed {
         let wanted = reference(rollout);
         let mut shares = Vec::new();
         for (time, _, bytes) in repository.history(self.head, found.file.path())?.into_iter().rev() {
-            let version = policies(found.file.path(), &bytes).into_iter().find(|p| wanted.matches(p.identity()));
-            let share = version.and_then(|policy| {
-                let splits = split::splits(&policy).0;
-                decision::canary_share("", &policy, &splits, &rollout.stable, &rollout.canary).ok().map(|(s, _)| s)
-            });
-            shares.push((time.as_second(), share.unwrap_or(0.0)));
+            // What did not read was not applied either: the weights before it stayed in force.
+            let Some(share) = share_in(found.file.path(), &bytes, &wanted, rollout) else { continue };
+            shares.push((time.as_second(), share));
         }
         Ok(Run::new(shares))
     }
@@ -278,6 +277,27 @@ fn reference(rollout: &Rollout) -> PolicyRef {
     }
 }
 
+/// The canary's share in one version of the file; `None` where nobody can tell.
+fn share_in(path: &str, bytes: &[u8], wanted: &PolicyRef, rollout: &Rollout) -> Option<f64> {
+    let file = File::parse(path, bytes).ok()?;
+    let mut all_read = true;
+    for document in file.documents() {
+        match Policy::read(document.value()) {
+            Ok(policy) if wanted.matches(policy.identity()) => {
+                let splits = split::splits(&policy).0;
+                return match decision::canary_share(path, &policy, &splits, &rollout.stable, &rollout.canary) {
+                    Ok((share, _)) => Some(share),
+                    Err(DecisionError::Disagree { .. }) => None,
+                    Err(_) => Some(0.0),
+                };
+            }
+            Ok(_) => {}
+            Err(_) => all_read = false,
+        }
+    }
+    all_read.then_some(0.0)
+}
+
 /// The policies of an old version of a file; what did not read then is no policy.
 fn policies(path: &str, bytes: &[u8]) -> Vec<Policy> {
     let Ok(file) = File::parse(path, bytes) else { return Vec::new() };
@@ -324,6 +344,13 @@ mod tests {
         let waiting = Run::new(vec![(10, 0.0), (20, 0.0)]);
         assert_eq!((second(&waiting), waiting.withdrawn), (Some(20), false));
         assert_eq!(second(&Run::new(Vec::new())), None);
+    }
+
+    #[test]
+    fn a_canary_taken_back_from_100_percent_begins_a_run() {
+        assert_eq!(second(&Run::new(vec![(10, 50.0), (20, 100.0), (30, 100.0)])), Some(10));
+        assert_eq!(second(&Run::new(vec![(10, 50.0), (20, 100.0), (30, 50.0), (40, 75.0)])), Some(30));
+        assert_eq!(second(&Run::new(vec![(10, 50.0), (20, 100.0), (30, 50.0), (40, 100.0)])), Some(30));
     }
 
     #[test]

@@ -445,27 +445,37 @@ impl Judge {
         if let Some(direction) = self.ratio.tripped() {
             return stay(Call::Ask, Reason::SampleRatio(direction));
         }
-        // Evidence that passed its bound once has done so for good; only unease takes the permission back.
-        if let Some((target, at)) = self.cleared.filter(|(target, _)| tick.share < *target - 1e-9)
-            && self.gaps == 0
-            && self.uneasy().is_none()
-        {
-            let here = (at - tick.share).abs() < 1e-9;
-            let reason = if here { Reason::Safe } else { Reason::OnTheWay };
-            return Verdict { call: Call::Promote, share: target, reason };
-        }
-        let blocked = self.blocked(tick, since);
+        // Evidence that passed its bound once has done so for good; what changes from minute to minute takes the
+        // permission back while it lasts: a gap, unease, too few replicas.
+        let cleared = self.cleared.filter(|(target, _)| tick.share < *target - 1e-9);
+        let blocked = match cleared {
+            Some((target, _)) => self.held_back(target),
+            None => self.blocked(tick, since),
+        };
         match blocked {
-            None => Verdict { call: Call::Promote, share: policy.next_rung(tick.share), reason: Reason::Safe },
-            Some(reason) if tick.t - begun >= policy.deadline.0 && !matches!(reason, Reason::Dwell(_)) => {
-                let signal = match reason {
-                    Reason::Undecided(signal, _) | Reason::Uneasy(signal, _) => signal,
-                    _ => "the canary".to_owned(),
-                };
+            None => {
+                let (target, at) = cleared.unwrap_or((policy.next_rung(tick.share), tick.share));
+                let here = (at - tick.share).abs() < 1e-9;
+                let reason = if here { Reason::Safe } else { Reason::OnTheWay };
+                Verdict { call: Call::Promote, share: target, reason }
+            }
+            // Only a question that evidence left open is one for a person; blindness and load name their own remedy.
+            Some(Reason::Undecided(signal, _) | Reason::Uneasy(signal, _)) if tick.t - begun >= policy.deadline.0 => {
                 stay(Call::Ask, Reason::Deadline(policy.deadline, signal))
             }
             Some(reason) => stay(Call::Hold, reason),
         }
+    }
+
+    /// What holds back a canary that evidence has cleared for `target`.
+    fn held_back(&self, target: f64) -> Option<Reason> {
+        if self.gaps > 0 {
+            return Some(Reason::Blind(self.gaps));
+        }
+        if let Some(signal) = self.uneasy() {
+            return Some(Reason::Uneasy(signal.name.clone(), signal.harm()));
+        }
+        self.overloaded(target)
     }
 
     /// What keeps the canary on its rung; `None` when nothing does.
@@ -522,5 +532,181 @@ impl Judge {
     fn rate(&self, signal: &Signal) -> f64 {
         let [canary, stable] = signal.seen_on_rung();
         (canary.x + stable.x) / (canary.n + stable.n).max(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const QUIET: Counts = Counts { n: 0.0, x: 0.0 };
+
+    /// A minute of 3000 requests at `share` percent, of which this many in a thousand are bad, canary and stable.
+    fn arms(share: f64, bad: [f64; 2]) -> Arms {
+        let counts = |n: f64, bad: f64| Some(Counts { n, x: (n * bad / 1000.0).round() });
+        Arms { canary: counts(30.0 * share, bad[0]), stable: counts(3000.0 - 30.0 * share, bad[1]) }
+    }
+
+    fn tick(minute: i64, share: f64, errors: Arms) -> Tick {
+        Tick { t: minute * 60, share, signals: BTreeMap::from([("errors".to_owned(), errors)]), replicas: None }
+    }
+
+    fn fine(minute: i64, share: f64) -> Tick {
+        tick(minute, share, arms(share, [5.0, 5.0]))
+    }
+
+    fn judge() -> Judge {
+        Judge::new(Policy::default()).unwrap()
+    }
+
+    /// A judge that has just cleared the rung above `share`, and the minute it did.
+    fn cleared(share: f64, mut fine: impl FnMut(i64, f64) -> Tick) -> (Judge, i64) {
+        let mut judge = judge();
+        for minute in 1..60 {
+            let verdict = judge.observe(&fine(minute, share)).unwrap();
+            if verdict.call == Call::Promote {
+                assert_eq!(verdict.reason, Reason::Safe);
+                return (judge, minute);
+            }
+        }
+        panic!("never cleared");
+    }
+
+    #[test]
+    fn a_gap_on_the_way_is_a_gap_and_no_dwell() {
+        let (mut judge, minute) = cleared(25.0, fine);
+        let on_the_way = judge.observe(&fine(minute + 1, 35.0)).unwrap();
+        assert_eq!((on_the_way.call, on_the_way.reason), (Call::Promote, Reason::OnTheWay));
+        let gap = judge.observe(&tick(minute + 2, 35.0, Arms::default())).unwrap();
+        assert_eq!((gap.call, gap.reason), (Call::Hold, Reason::Blind(1)));
+        let seen = judge.observe(&fine(minute + 3, 35.0)).unwrap();
+        assert_eq!((seen.call, seen.share), (Call::Promote, 50.0));
+    }
+
+    #[test]
+    fn replicas_that_go_away_hold_a_rung_that_was_cleared() {
+        let with = |canary: f64| {
+            move |minute, share| Tick { replicas: Some(Replicas { canary, stable: 4.0 }), ..fine(minute, share) }
+        };
+        let (mut judge, minute) = cleared(25.0, with(4.0));
+        let fewer = judge.observe(&with(1.0)(minute + 1, 25.0)).unwrap();
+        assert_eq!((fewer.call, fewer.reason), (Call::Hold, Reason::LoadUnseen(2.0)));
+        let back = judge.observe(&with(4.0)(minute + 2, 25.0)).unwrap();
+        assert_eq!((back.call, back.share), (Call::Promote, 50.0));
+    }
+
+    #[test]
+    fn unease_takes_a_cleared_rung_back_and_says_so() {
+        let (mut judge, mut minute) = cleared(50.0, fine);
+        loop {
+            minute += 1;
+            let verdict = judge.observe(&tick(minute, 50.0, arms(50.0, [10.0, 5.0]))).unwrap();
+            match verdict.reason {
+                Reason::Safe => assert!(minute < 60, "nobody minds"),
+                Reason::Uneasy(signal, _) => {
+                    return assert_eq!((verdict.call, signal.as_str()), (Call::Hold, "errors"));
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_deadline_asks_about_what_is_undecided_and_not_about_what_nobody_sees() {
+        let policy = Policy { deadline: Seconds(3600), ..Policy::default() };
+        let last = |errors: fn(i64) -> Arms| {
+            let mut judge = Judge::new(policy.clone()).unwrap();
+            (1..=90).map(|minute| judge.observe(&tick(minute, 5.0, errors(minute))).unwrap()).last().unwrap()
+        };
+        let undecided =
+            last(|_| Arms { canary: Some(Counts { n: 0.2, x: 0.0 }), stable: Some(Counts { n: 38.0, x: 0.0 }) });
+        assert_eq!(undecided.call, Call::Ask);
+        assert!(matches!(undecided.reason, Reason::Deadline(..)), "{}", undecided.reason);
+        let blind = last(|_| Arms { canary: None, stable: Some(Counts { n: 38.0, x: 0.0 }) });
+        assert_eq!((blind.call, blind.reason), (Call::Hold, Reason::Blind(90)));
+    }
+
+    #[test]
+    fn alpha_is_never_spent_twice_however_many_signals_turn_up_late() {
+        let mut judge = judge();
+        let named = |minute, names: &[String]| Tick {
+            signals: names.iter().map(|name| (name.clone(), arms(5.0, [5.0, 5.0]))).collect(),
+            ..fine(minute, 5.0)
+        };
+        let names: Vec<String> = (0..20).map(|index| format!("signal-{index:02}")).collect();
+        judge.observe(&named(1, &names[..3])).unwrap();
+        for late in 3..20 {
+            judge.observe(&named(late as i64, &names[..=late])).unwrap();
+        }
+        let spent: f64 = judge.standings().map(|standing| (-standing.harm_bound).exp()).sum();
+        assert_eq!(judge.standings().count(), 20);
+        assert!(spent <= judge.policy().alpha + 1e-12, "{spent}");
+        // A late signal has to show more, not less.
+        let bounds: Vec<f64> = judge.standings().map(|standing| standing.harm_bound).collect();
+        assert!(bounds.windows(2).all(|pair| pair[1] >= pair[0] - 1e-9), "{bounds:?}");
+    }
+
+    #[test]
+    fn the_dwell_begins_where_the_tick_before_ended() {
+        let mut judge = judge();
+        for minute in 1..=20 {
+            judge.observe(&fine(minute, 5.0)).unwrap();
+        }
+        let dwells = (21..=40).map(|minute| judge.observe(&fine(minute, 10.0)).unwrap().reason);
+        let waiting = dwells.take_while(|reason| matches!(reason, Reason::Dwell(_))).count();
+        assert_eq!(waiting, 14, "the 15th minute at 10 % is over at the 15th tick");
+    }
+
+    #[test]
+    fn a_new_rung_forgets_safety_and_keeps_harm() {
+        let mut judge = judge();
+        for minute in 1..=10 {
+            judge.observe(&tick(minute, 5.0, arms(5.0, [12.0, 5.0]))).unwrap();
+        }
+        let standing = |judge: &Judge| judge.standings().map(|s| (s.harm, s.safe, s.rung[0].n)).next().unwrap();
+        let before = standing(&judge);
+        assert!(before.0 > 0.5, "{before:?}");
+        judge.observe(&tick(11, 10.0, Arms { canary: Some(QUIET), stable: Some(QUIET) })).unwrap();
+        let after = standing(&judge);
+        assert_eq!((after.1, after.2), (0.0, 0.0));
+        assert!((after.0 - before.0).abs() < 0.1, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn a_lower_share_has_to_show_safety_again() {
+        let (mut judge, minute) = cleared(25.0, fine);
+        let verdict = judge.observe(&fine(minute + 1, 10.0)).unwrap();
+        assert!(matches!(verdict.reason, Reason::Dwell(_)), "{}", verdict.reason);
+    }
+
+    #[test]
+    fn a_tick_that_cannot_be_changes_nothing() {
+        let mut judge = judge();
+        judge.observe(&fine(1, 5.0)).unwrap();
+        let before = format!("{judge:?}");
+        let counts = |n, x| Arms { canary: Some(Counts { n, x }), stable: Some(Counts { n: 10.0, x: 0.0 }) };
+        let broken = [
+            (fine(1, 5.0), "the clock went backwards: tick at 60 after 60"),
+            (fine(2, 101.0), "share 101 is not between 0 and 100 percent"),
+            (tick(2, 5.0, counts(1.0, 2.0)), "errors canary: [1, 2] has more bad requests than requests"),
+            (tick(2, 5.0, counts(-1.0, 0.0)), "errors canary: [-1, 0] is negative"),
+            (tick(2, 5.0, counts(f64::NAN, 0.0)), "errors canary: [NaN, 0] is not a number"),
+        ];
+        for (tick, message) in broken {
+            assert_eq!(judge.observe(&tick).unwrap_err().to_string(), message);
+            assert_eq!(format!("{judge:?}"), before);
+        }
+    }
+
+    #[test]
+    fn a_share_that_the_mesh_is_slow_to_follow_trips_nothing() {
+        let mut judge = judge();
+        for minute in 1..=30 {
+            // For five minutes the mesh still does what the weight before said.
+            let (share, served) = if minute <= 10 { (5.0, 5.0) } else { (25.0, if minute <= 15 { 5.0 } else { 25.0 }) };
+            let verdict = judge.observe(&tick(minute, share, arms(served, [5.0, 5.0]))).unwrap();
+            assert!(!matches!(verdict.reason, Reason::SampleRatio(_)), "minute {minute}");
+        }
     }
 }

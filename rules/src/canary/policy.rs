@@ -272,13 +272,14 @@ impl Policy {
         at_rung(&self.margins, &self.ladder, share).unwrap_or_else(|| by_share(share, [3.0, 2.0, 1.5, 1.25]))
     }
 
-    /// The comfortable rate of bad requests at `share`, for a signal whose objective allows `objective`.
+    /// The comfortable rate of bad requests at `share`, for a signal whose objective allows `objective`; ceilings that
+    /// were given for each rung say it instead.
     pub fn ceiling_at(&self, share: f64, objective: Option<f64>) -> f64 {
-        let ceiling = match objective {
+        let given = at_rung(&self.ceilings, &self.ladder, share);
+        let ceiling = given.unwrap_or_else(|| match objective {
             Some(objective) => objective * by_share(share, [5.0, 3.0, 2.0, 1.0]),
-            None => at_rung(&self.ceilings, &self.ladder, share)
-                .unwrap_or_else(|| by_share(share, [0.05, 0.03, 0.02, 0.01])),
-        };
+            None => by_share(share, [0.05, 0.03, 0.02, 0.01]),
+        });
         ceiling.min(0.5)
     }
 }
@@ -327,6 +328,13 @@ mod tests {
         assert_eq!(policy.next_rung(50.0), 98.0);
         assert_eq!(policy.dwell_at(98.0), Seconds(86_400));
         assert_eq!(policy.next_rung(98.0), 100.0);
+    }
+
+    #[test]
+    fn ceilings_that_were_given_count_before_those_that_follow_from_an_objective() {
+        let policy: Policy = serde_json::from_str(r#"{"ceilings":[0.2,0.1,0.05,0.02]}"#).unwrap();
+        assert_eq!([5.0, 10.0, 25.0, 50.0].map(|share| policy.ceiling_at(share, Some(0.01))), [0.2, 0.1, 0.05, 0.02]);
+        assert_eq!(Policy::default().ceiling_at(10.0, Some(0.01)), 0.03);
     }
 
     #[test]

@@ -177,6 +177,36 @@ mod tests {
     }
 
     #[test]
+    fn a_canary_without_a_healthy_replica_carries_nothing() {
+        let load = seen(&[(300.0, 0.005, 0.005); 20]);
+        assert_eq!(load.project(50.0, 0.0), Projection::Beyond(4.0));
+    }
+
+    #[test]
+    fn one_peak_among_an_hour_of_looks_is_not_the_usual_one() {
+        let mut load = seen(&[(300.0, 0.005, 0.005); 59]);
+        let peak = [Counts { n: 500.0, x: 2.0 }, Counts { n: 9500.0, x: 47.0 }];
+        load.learn(peak, Replicas { canary: 1.0, stable: 10.0 });
+        // 50 % of 3150 over 2 replicas: within reach of the 950 that the peak put on a stable replica.
+        assert!(matches!(load.project(50.0, 2.0), Projection::Bounded(_)));
+        for _ in 0..3 {
+            load.learn(peak, Replicas { canary: 1.0, stable: 10.0 });
+        }
+        assert_eq!(load.project(50.0, 2.0), Projection::Beyond(4.0));
+    }
+
+    #[test]
+    fn knows_nothing_of_load_where_replicas_are_unknown() {
+        let mut load = Load::default();
+        for _ in 0..20 {
+            let arm = |n: f64| Counts { n, x: 0.005 * n };
+            load.learn([arm(150.0), arm(2850.0)], Replicas { canary: 0.0, stable: 10.0 });
+        }
+        // Only the stable arm taught; the bound is wide, and there is one.
+        assert!(matches!(load.project(5.0, 1.0), Projection::Bounded(rate) if rate > 0.005 && rate < 0.5));
+    }
+
+    #[test]
     fn does_not_expect_load_to_heal() {
         let falling: Vec<_> = (1..40).map(|i| (f64::from(i) * 50.0, 0.04 - 0.001 * f64::from(i), 0.01)).collect();
         let load = seen(&falling);

@@ -55,3 +55,42 @@ impl SampleRatio {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canary::tick::Counts;
+
+    /// Looks until it trips, at most `most`, while the canary really gets `real` percent of 3000 requests.
+    fn tripped(weight: f64, real: f64, most: usize) -> Option<(usize, &'static str)> {
+        let mut ratio = SampleRatio::new();
+        (1..=most).find_map(|look| {
+            let arm = |share: f64| Counts { n: 30.0 * share, x: 0.0 };
+            ratio.observe(&Pair { canary: arm(real), stable: arm(100.0 - real) }, weight);
+            ratio.tripped().map(|direction| (look, direction))
+        })
+    }
+
+    #[test]
+    fn a_share_as_the_weight_says_never_trips_and_neither_does_one_nearly_so() {
+        for (weight, real) in [(5.0, 5.0), (5.0, 7.0), (25.0, 20.0), (50.0, 55.0), (99.0, 98.8)] {
+            assert_eq!(tripped(weight, real, 1440), None, "{real} % at {weight} %");
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_not_applied_trips_within_an_hour_and_says_which_way() {
+        for (weight, real, direction) in
+            [(25.0, 5.0, "less"), (25.0, 0.0, "less"), (5.0, 25.0, "more"), (50.0, 90.0, "more"), (5.0, 0.5, "less")]
+        {
+            let found = tripped(weight, real, 60);
+            assert_eq!(found.map(|(_, told)| told), Some(direction), "{real} % at {weight} %");
+        }
+    }
+
+    #[test]
+    fn says_nothing_where_there_is_no_split() {
+        assert_eq!(tripped(0.0, 50.0, 100), None);
+        assert_eq!(tripped(100.0, 50.0, 100), None);
+    }
+}

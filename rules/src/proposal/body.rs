@@ -67,7 +67,12 @@ pub fn digest(proposal: &Proposal) -> String {
         proposal.to.to_bits(),
     );
     // Serialising plain data into memory cannot fail.
-    hex::encode(Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()))
+    let mut hasher = Sha256::new_with_prefix(serde_json::to_vec(&content).unwrap_or_default());
+    // What was merged or declined in one run says nothing about the next.
+    if let Some(begun) = proposal.begun {
+        hasher.update(begun.as_second().to_be_bytes());
+    }
+    hex::encode(hasher.finalize())
 }
 
 /// The body of the pull request, in GitHub's Markdown. Shorter than 60,000 characters whatever the proposal holds.
