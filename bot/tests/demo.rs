@@ -378,3 +378,11 @@ fn replaces_an_earlier_demo_and_nothing_else() {
     let left: BTreeMap<_, _> = fs::read_dir(&mine).unwrap().map(|e| (e.unwrap().file_name(), ())).collect();
     assert_eq!(left.len(), 1);
 }
+
+#[test]
+fn the_readme_quotes_what_the_demo_prints() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let quoted = readme.split("```text\n").find(|block| block.contains("passes over a recorded mesh")).unwrap();
+    let quoted = quoted.split("```").next().unwrap();
+    assert!(demo().stdout.contains(quoted.trim_end()), "the README quotes\n{quoted}");
+}

@@ -714,19 +714,26 @@ fn one_proposal_that_fails_does_not_stop_the_others() {
     assert_eq!(world.pulls().len(), 1);
 }
 
-/// Not a test of its own: the process that [`a_killed_process_leaves_what_the_next_one_completes`] kills.
-#[test]
-#[ignore = "is started and killed by another test"]
-fn child() {
-    let Ok(dir) = std::env::var("SLUICE_TEST_REPOSITORY") else { return };
-    let world = World::at(Path::new(&dir));
-    for turn in 1.. {
-        let weight = 10 + turn % 80;
+fn take_turns(world: &World, turns: std::ops::Range<u64>) {
+    for turn in turns {
+        let weight = 10 + (turn % 80) as u32;
         let desired = DesiredPull { auto_merge: turn % 3 == 0, ..world.shift(weight) };
         let others = (0..3).map(|n| DesiredPull { scope: format!("other-{n}"), ..world.shift(weight + 1) });
         let desired = std::iter::once(desired).chain(others).filter(|_| turn % 5 != 0).collect::<Vec<_>>();
-        world.pass(&desired, i64::from(turn));
+        world.pass(&desired, turn as i64);
     }
+}
+
+/// Also the process that [`a_killed_process_leaves_what_the_next_one_completes`] starts and kills.
+#[test]
+fn many_turns_leave_a_sound_repository() {
+    if let Ok(dir) = std::env::var("SLUICE_TEST_REPOSITORY") {
+        take_turns(&World::at(Path::new(&dir)), 1..u64::MAX);
+    }
+    let world = World::new();
+    take_turns(&world, 1..40);
+    world.is_sound();
+    assert!(world.pulls().len() > 10, "{} pull requests", world.pulls().len());
 }
 
 #[test]
@@ -734,7 +741,7 @@ fn a_killed_process_leaves_what_the_next_one_completes() {
     let world = World::new();
     for kill in 0..25u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--ignored"])
+            .args(["--exact", "many_turns_leave_a_sound_repository"])
             .env("SLUICE_TEST_REPOSITORY", &world.dir)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -99,7 +99,7 @@ impl Cell {
 
     /// The median of minutes to the rollback; `ask 480` where a person is asked instead.
     fn ended(&self) -> String {
-        if self.back.is_empty() && !self.asked.is_empty() {
+        if self.asked.len() > self.back.len() {
             return format!("ask {}", minutes(&self.asked));
         }
         minutes(&self.back)
