@@ -130,7 +130,7 @@ impl Observed {
                     if is_guard(&path) {
                         observed.read_guards(&file, &mut bad_guards);
                     } else {
-                        observed.read_routes(&file);
+                        observed.read_routes(&file, &config.guards);
                     }
                     observed.files.push(file);
                 }
@@ -153,7 +153,18 @@ impl Observed {
     }
 
     fn read_guards(&mut self, file: &File, bad: &mut Vec<String>) {
-        for document in file.documents().iter().filter(|document| document.value()["kind"] == "ShiftGuard") {
+        for document in file.documents() {
+            let kind = document.value()["kind"].as_str().unwrap_or_default();
+            if kind != "ShiftGuard" {
+                // Other things may lie here too, but not a guard that nobody would miss.
+                let group = document.value()["apiVersion"].as_str().unwrap_or_default();
+                if group.starts_with("sluice.dev/") || strsim::osa_distance(&kind.to_lowercase(), "shiftguard") <= 2 {
+                    let place = "kind".parse().ok().and_then(|field| document.locate(&field));
+                    let (line, column) = place.map_or((1, 1), |place| (place.line, place.column));
+                    bad.push(format!("{}:{line}:{column}: the kind is `{kind}`; write `ShiftGuard`", file.path()));
+                }
+                continue;
+            }
             match ShiftGuard::read(document.value()) {
                 Ok(guard) => self.guards.push(guard),
                 Err(problems) => bad.extend(problems.iter().map(|problem| {
@@ -165,10 +176,14 @@ impl Observed {
         }
     }
 
-    fn read_routes(&mut self, file: &File) {
+    fn read_routes(&mut self, file: &File, guards: &str) {
         for document in file.documents() {
             if !document.value().is_object() {
                 continue; // a list, such as a JSON patch: no policy
+            }
+            if document.value()["kind"] == "ShiftGuard" {
+                let what = format!("a ShiftGuard limits nothing outside of `{guards}`; move it there");
+                self.notes.push(format!("{}: {what}", file.path()));
             }
             match Policy::read(document.value()) {
                 Ok(Policy::Other(_)) => {}
