@@ -230,31 +230,33 @@ pub fn decide(trial: Trial<'_>, route: &Policy) -> Result<Decision, DecisionErro
         let why = "nothing was seen yet in either arm".to_owned();
         return done(Outcome::Hold { cause: Cause::Blind, why }, None);
     }
-    if let Some(why) = stale(&trial) {
-        return done(Outcome::Hold { cause: Cause::Blind, why }, None);
-    }
     let evidence = Evidence::new(subject.clone(), trial.rules.clone(), trial.ticks.clone())
         .map_err(|error| DecisionError::Evidence { rollout: subject.rollout.clone(), error })?;
     let claim = &evidence.claim;
     let hold = || Outcome::Hold { cause: claim.cause, why: claim.reason.clone() };
+    // Harm that was shown stays shown; everything else needs to know how things are now.
+    if let Some(why) = stale(&trial).filter(|_| claim.call != Call::Rollback) {
+        return done(Outcome::Hold { cause: Cause::Blind, why }, Some(evidence));
+    }
     // Where the last tick was taken at another weight, it says nothing yet about this one.
     let fresh = trial.ticks.last().is_some_and(|tick| (tick.share - share).abs() < 1e-6);
-    let (kind, goal) = match claim.call {
+    let to = |kind, goal| Step { kind, from: share, goal };
+    let step = match claim.call {
         Call::Promote if share >= 100.0 => {
             return done(Outcome::Over { why: claim.reason.clone() }, Some(evidence));
         }
-        Call::Promote if fresh => (Kind::Promote, claim.share),
-        Call::Rollback => (Kind::Rollback, 0.0),
+        Call::Promote if fresh => to(Kind::Promote, claim.share),
+        Call::Rollback => to(Kind::Rollback, 0.0),
         Call::Ask if !fresh => return done(hold(), Some(evidence)),
-        Call::Ask if claim.cause == Cause::BelowMargin => (Kind::Ask, 0.0),
-        Call::Ask if claim.cause == Cause::Deadline => (Kind::Ask, trial.rules.next_rung(share)),
+        Call::Ask if claim.cause == Cause::BelowMargin => to(Kind::Ask, 0.0),
+        Call::Ask if claim.cause == Cause::Deadline => to(Kind::Ask, trial.rules.next_rung(share)),
         Call::Promote => {
             let why = "the weight has just changed: nothing was seen at it yet".to_owned();
             return done(Outcome::Hold { cause: Cause::Dwell, why }, Some(evidence));
         }
         Call::Hold | Call::Ask => return done(hold(), Some(evidence)),
     };
-    let outcome = propose(&trial, route, &splits, &pairs, evidence.clone(), kind, share, goal)?;
+    let outcome = propose(&trial, route, &splits, &pairs, evidence.clone(), step)?;
     done(outcome, Some(evidence))
 }
 
@@ -268,18 +270,23 @@ fn stale(trial: &Trial<'_>) -> Option<String> {
     (silent > allowed).then(|| format!("blind: the newest data is {} old", Seconds(silent)))
 }
 
+/// Where the canary's share should go, in percent.
+struct Step {
+    kind: Kind,
+    from: f64,
+    goal: f64,
+}
+
 /// Turns a goal into the next write, if guards and phase let it.
-#[allow(clippy::too_many_arguments)] // each is one part of the decision, used once
 fn propose(
     trial: &Trial<'_>,
     route: &Policy,
     splits: &[Split],
     pairs: &[&Split],
     evidence: Evidence,
-    kind: Kind,
-    share: f64,
-    goal: f64,
+    step: Step,
 ) -> Result<Outcome, DecisionError> {
+    let Step { kind, from: share, goal } = step;
     let identity = route.identity();
     let max_step = pairs.iter().filter_map(|split| guard::max_step(trial.guards, identity, split)).reduce(f64::min);
     let mut writes = plan::writes(share, goal, max_step);
@@ -640,5 +647,13 @@ mod tests {
         let proposal = at(50).proposal();
         assert_eq!((proposal.to, proposal.then), (99.0, vec![100.0]));
         assert!(matches!(at(100).outcome(), Outcome::Over { .. }));
+    }
+
+    #[test]
+    fn harm_that_was_shown_before_the_data_ended_still_rolls_back() {
+        let harmed = World { late: 3600, ..world(40, [30.0, 5.0]) };
+        assert_eq!(harmed.proposal().kind, Kind::Rollback);
+        let sound = World { late: 3600, ..world(40, [5.0, 5.0]) };
+        assert!(sound.why().starts_with("blind"), "{}", sound.why());
     }
 }
