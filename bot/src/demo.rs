@@ -360,7 +360,7 @@ fn told(decision: &Decision, points: &[Point]) -> (StoryOutcome, String, String)
             let found = points.iter().find(|point| point.claim.call == Call::Rollback);
             let (at, reason) = found.map_or((first, why.as_str()), |point| (point.t, point.claim.reason.as_str()));
             let headline = format!("Rolled back in minute {}", minutes(at));
-            (StoryOutcome::RolledBack, headline, plain(&format!("{reason}. Now {why}.")))
+            (StoryOutcome::RolledBack, headline, plain(&format!("{reason}; {why}")))
         }
         Outcome::Held { why, until } => {
             let until = until.map(|until| format!(" until {until}")).unwrap_or_default();

@@ -88,6 +88,7 @@ impl Pass<'_> {
         notes: &mut Vec<String>,
     ) -> anyhow::Result<Decision> {
         let found = observed.route(rollout)?;
+        notes.extend(observed.oddities(&found));
         let run = observed.run(self.repository, &found, rollout)?;
         let mut ticks = Vec::new();
         if let Some(begun) = run.begun {

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use sluice_rules::canary::{Sample, Tick};
 use sluice_rules::decision::{self, DecisionError};
+use sluice_rules::diagnostic::Diagnostic;
 use sluice_rules::document::File;
 use sluice_rules::guard::{self, Author, History, Request, ShiftGuard};
 use sluice_rules::policy::{Policy, PolicyRef};
@@ -127,6 +128,8 @@ impl Observed {
                     target.extend(problems.iter().map(ToString::to_string));
                 }
                 Ok(file) => {
+                    let doubts = file.documents().iter().flat_map(|document| document.warnings());
+                    observed.notes.extend(doubts.map(ToString::to_string));
                     if is_guard(&path) {
                         observed.read_guards(&file, &mut bad_guards);
                     } else {
@@ -224,6 +227,16 @@ impl Observed {
             );
         }
         Ok(Found { file: &self.files[first.file], document: first.document, policy: &first.policy })
+    }
+
+    /// What is odd about a route's splits, with its place.
+    pub(super) fn oddities(&self, found: &Found<'_>) -> Vec<String> {
+        let document = &found.file.documents()[found.document];
+        let told = |problem: &Diagnostic| {
+            let (line, column) = document.locate(&problem.field).map_or((1, 1), |place| (place.line, place.column));
+            format!("{}:{line}:{column}: {problem}", found.file.path())
+        };
+        split::splits(found.policy).1.iter().map(told).collect()
     }
 
     /// Which weights were in force when, from the file's history.

@@ -173,6 +173,9 @@ pub enum TickError {
         /// The stable arm's.
         stable: f64,
     },
+    /// Too many signals.
+    #[error("more than {MOST_SIGNALS} different signals: name each signal the same in every tick")]
+    Signals,
     /// A share outside 0 to 100.
     #[error("share {0} is not between 0 and 100 percent")]
     Share(f64),
@@ -236,6 +239,8 @@ pub struct Judge {
 const LATEST: i64 = 1_000_000_000_000_000;
 /// Counts beyond this are a mistake, and their sums would lose single requests.
 const LARGEST: f64 = 1e15;
+/// Signals of one canary; more are a mistake, and would each have next to no α.
+const MOST_SIGNALS: usize = 64;
 /// `ln E` of harm above which the exposure is not raised.
 const UNEASY: f64 = 1.5;
 /// Time the mesh may take to follow a weight in Git, in seconds.
@@ -328,6 +333,10 @@ impl Judge {
             tick.replicas.filter(|all| !possible(all.canary) || !possible(all.stable))
         {
             return Err(TickError::Replicas { canary, stable });
+        }
+        let unknown = tick.signals.keys().filter(|name| !self.signals.iter().any(|signal| signal.name == **name));
+        if self.signals.len() + unknown.count() > MOST_SIGNALS {
+            return Err(TickError::Signals);
         }
         for (signal, arms) in &tick.signals {
             for (arm, counts) in [("canary", arms.canary), ("stable", arms.stable)] {
@@ -708,5 +717,17 @@ mod tests {
             let verdict = judge.observe(&tick(minute, share, arms(served, [5.0, 5.0]))).unwrap();
             assert!(!matches!(verdict.reason, Reason::SampleRatio(_)), "minute {minute}");
         }
+    }
+
+    #[test]
+    fn refuses_a_new_signal_each_tick() {
+        let mut judge = Judge::new(Policy::default()).unwrap();
+        let named = |minute: i64| {
+            let mut tick = fine(minute, 5.0);
+            tick.signals = BTreeMap::from([(format!("signal-{minute}"), Arms::default())]);
+            tick
+        };
+        let refused = (1..=100).filter(|minute| judge.observe(&named(*minute)) == Err(TickError::Signals)).count();
+        assert_eq!(refused, 100 - MOST_SIGNALS);
     }
 }
