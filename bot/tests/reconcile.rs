@@ -427,7 +427,11 @@ fn shadow_writes_nothing_and_tells_what_it_would_do() {
     assert_eq!(told, "would propose 10 % → 25 % for `summarize-v2`: every signal is safe at this rung");
     world.mesh.failing[1] = 0.2;
     world.watch(10);
-    assert!(world.pass().why().starts_with("would propose 10 % → 0 % for `summarize-v2`: harm in errors"));
+    let done = world.pass();
+    assert!(done.why().starts_with("would propose 10 % → 0 % for `summarize-v2`: harm in errors"));
+    // Nobody moved anything, and that is what it is compared with.
+    let [compared] = &done.decision.as_ref().unwrap().compared[..] else { panic!("{:?}", done.decision) };
+    assert!(compared.contains("would have rolled back from 10 %; it still has 10 %"), "{compared}");
     assert_eq!(world.everything(), before);
 }
 

@@ -8,6 +8,7 @@ use crate::guard::{self, Author, Effect, History, Request, ShiftGuard};
 use crate::plan;
 use crate::policy::Policy;
 use crate::proposal::{Kind, Proposal, WeightChange};
+use crate::shadow;
 use crate::split::{self, ShareError, Split};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -63,6 +64,9 @@ pub struct Decision {
     pub share: f64,
     /// What will happen.
     pub outcome: Outcome,
+    /// In the phase `shadow`: what would have been done beside what happened, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub compared: Vec<String>,
     /// What was seen; nothing before the first tick.
     #[serde(skip)]
     pub evidence: Option<Evidence>,
@@ -221,7 +225,11 @@ pub fn decide(trial: Trial<'_>, route: &Policy) -> Result<Decision, DecisionErro
     let path = trial.file.path();
     let subject = trial.subject.clone();
     let (share, pairs) = canary_share(path, route, &splits, &subject.stable, &subject.canary)?;
-    let done = |outcome, evidence| Ok(Decision { subject: subject.clone(), share, outcome, evidence });
+    let done = |outcome, evidence: Option<Evidence>| {
+        let points = evidence.as_ref().filter(|_| trial.phase == Phase::Shadow).and_then(|seen| seen.points().ok());
+        let compared = points.map(|points| shadow::compare(&points)).unwrap_or_default();
+        Ok(Decision { subject: subject.clone(), share, outcome, compared, evidence })
+    };
     if trial.withdrawn && share <= 0.0 {
         let why = format!("`{}` was withdrawn; give it weight again to start a new trial", subject.canary);
         return done(Outcome::Over { why }, None);

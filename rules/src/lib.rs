@@ -10,5 +10,6 @@ pub mod guard;
 pub mod plan;
 pub mod policy;
 pub mod proposal;
+pub mod shadow;
 pub mod split;
 pub mod words;

@@ -64,7 +64,8 @@ pub fn run(arguments: &ProposeArgs) -> anyhow::Result<ExitCode> {
                 .rollouts
                 .iter()
                 .map(|(name, decision)| match decision {
-                    Ok(decision) => json!({ "name": name, "share": decision.share, "decision": decision.outcome }),
+                    Ok(decision) => json!({ "name": name, "share": decision.share, "decision": decision.outcome,
+                        "compared": decision.compared }),
                     Err(error) => json!({ "name": name, "error": error }),
                 })
                 .collect();
@@ -79,6 +80,9 @@ pub fn run(arguments: &ProposeArgs) -> anyhow::Result<ExitCode> {
         Format::Text => {
             for (name, decision) in &decided.rollouts {
                 writeln!(out, "{name}: {}", visible(&sentence(decision)))?;
+                for line in decision.iter().flat_map(|decision| &decision.compared) {
+                    writeln!(out, "  {}", visible(line))?;
+                }
             }
             for pull in &pulls {
                 let number = pull.number.map_or("pull request".to_owned(), |number| format!("pull request #{number}"));

@@ -28,7 +28,7 @@ pub struct Policy {
     /// Rate of bad requests up to which the canary is never rolled back, however much worse than stable it is.
     pub floor: f64,
     /// Keep the old version at a little traffic for a while before 100 %.
-    #[serde(alias = "hold_back", alias = "hold-back", deserialize_with = "hold_back")]
+    #[serde(alias = "hold_back", alias = "hold-back", alias = "holdback", deserialize_with = "hold_back")]
     pub hold_back: Option<HoldBack>,
     /// After this long without an end a person is asked.
     pub deadline: Seconds,
