@@ -9,7 +9,7 @@
 use rand::SeedableRng;
 use rand_distr::{Binomial, Distribution, Poisson};
 use rand_pcg::Pcg64;
-use sluice_bot::demo::{self, BEGIN, LLM_BEGIN, World};
+use sluice_bot::demo::{self, BEGIN, World};
 use sluice_bot::metrics::Metrics;
 use sluice_bot::metrics::recording::{Header, Recording, ServiceCounts, Tick};
 use sluice_rules::canary::Counts;
@@ -261,7 +261,6 @@ impl World for Simulated {
             recording.ticks.push(tick);
             self.next += TICK;
         }
-        debug_assert!(now < LLM_BEGIN || self.really_ran.ticks[0].t > LLM_BEGIN);
         self.before = shares.clone();
         &self.metrics
     }

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::forge::{Action, Forge, Local, Pull, State};
 use crate::metrics::{FileError, Metrics, Recording};
-use crate::reconcile::{Decided, Pass, canary_share};
+use crate::reconcile::{Decided, Pass, canary_shares};
 use crate::report::{Outcome as StoryOutcome, PullView, Report, Story};
 use crate::repository::{Repository, Signature, branch_ref};
 use anyhow::{Context, bail};
@@ -145,7 +145,7 @@ pub fn run(dir: &Path, world: &mut dyn World, progress: &mut dyn FnMut(f64)) -> 
     let mut passes = 0;
     for now in (BEGIN + EVERY..=END).step_by(EVERY as usize) {
         demo.people(now)?;
-        let shares = demo.shares()?;
+        let shares = canary_shares(&demo.config, &demo.repository)?;
         let metrics = world.at(now, &shares);
         demo.pass(metrics, now)?;
         demo.review(now)?;
@@ -221,13 +221,6 @@ impl Demo {
     fn told_merge(&self, number: u64) -> bool {
         let told = format!("merges #{number}");
         self.events.values().flatten().any(|(_, what)| what.ends_with(&told))
-    }
-
-    fn shares(&self) -> anyhow::Result<BTreeMap<String, f64>> {
-        let rollouts = self.config.rollouts.iter();
-        rollouts
-            .map(|rollout| Ok((rollout.name.clone(), canary_share(&self.config, &self.repository, rollout)?)))
-            .collect()
     }
 
     fn pass(&mut self, metrics: &Metrics, now: i64) -> anyhow::Result<()> {

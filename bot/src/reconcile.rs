@@ -177,17 +177,20 @@ impl Pass<'_> {
     }
 }
 
-/// The canary's share in Git, in percent.
+/// The canaries' shares in Git by rollout, in percent.
 ///
 /// # Errors
 ///
-/// When the repository does not define the route, or not well enough.
-pub fn canary_share(config: &Config, repository: &Repository, rollout: &Rollout) -> anyhow::Result<f64> {
+/// When the repository does not define a route, or not well enough.
+pub fn canary_shares(config: &Config, repository: &Repository) -> anyhow::Result<BTreeMap<String, f64>> {
     let observed = Observed::read(config, repository, Timestamp::UNIX_EPOCH)?;
-    let found = observed.route(rollout)?;
-    let splits = sluice_rules::split::splits(found.policy).0;
-    let path = found.file.path();
-    Ok(decision::canary_share(path, found.policy, &splits, &rollout.stable, &rollout.canary)?.0)
+    let share = |rollout: &Rollout| -> anyhow::Result<f64> {
+        let found = observed.route(rollout)?;
+        let splits = sluice_rules::split::splits(found.policy).0;
+        let path = found.file.path();
+        Ok(decision::canary_share(path, found.policy, &splits, &rollout.stable, &rollout.canary)?.0)
+    };
+    config.rollouts.iter().map(|rollout| Ok((rollout.name.clone(), share(rollout)?))).collect()
 }
 
 /// What a proposal's kind is called in labels and lists.

@@ -8,7 +8,7 @@ use sluice_bot::config::Config;
 use sluice_bot::forge::{Action, By, Filter, Forge, Local, Oid, Outcome as PullOutcome, Pull, State};
 use sluice_bot::metrics::Metrics;
 use sluice_bot::metrics::recording::{Header, Recording, ServiceCounts, Tick};
-use sluice_bot::reconcile::{Pass, canary_share};
+use sluice_bot::reconcile::{Pass, canary_shares};
 use sluice_bot::repository::{Repository, Signature, branch_ref};
 use sluice_rules::canary::tick::Counts;
 use sluice_rules::decision::{Decision, Outcome};
@@ -199,7 +199,7 @@ impl World {
 
     /// The canary's share on the branch, in percent.
     fn share(&self) -> f64 {
-        canary_share(&self.config, &self.repository, &self.config.rollouts[0]).unwrap()
+        canary_shares(&self.config, &self.repository).unwrap()["summarize"]
     }
 
     fn text(&self, path: &str) -> String {
@@ -209,7 +209,7 @@ impl World {
 
     /// The mesh runs for some minutes with the weights of the branch, which nobody changes meanwhile.
     fn watch(&mut self, minutes: i64) {
-        let share = canary_share(&self.config, &self.repository, &self.config.rollouts[0]).unwrap_or(0.0) / 100.0;
+        let share = canary_shares(&self.config, &self.repository).map_or(0.0, |shares| shares["summarize"]) / 100.0;
         for _ in 0..minutes {
             self.now += 60;
             let minute = (self.now - BEGIN) / 60;

@@ -407,7 +407,7 @@ impl Judge {
                     if widest.is_none_or(|w| w.canary.n + w.stable.n < canary.n + stable.n) && !signal.is_score() {
                         widest = Some(pair);
                     }
-                    if warm || signal.name != "slow" {
+                    if warm || !signal.needs_warmth() {
                         signal.observe(pair, &self.policy, tick.share, tick.t);
                     }
                     if let Some(replicas) = tick.replicas {

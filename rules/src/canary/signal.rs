@@ -103,6 +103,11 @@ impl Signal {
         matches!(self.kind, Kind::Score(_))
     }
 
+    /// Whether cold caches after a weight change disturb it: latency, by its name on the wire.
+    pub(super) fn needs_warmth(&self) -> bool {
+        self.name == "slow"
+    }
+
     /// A new rung: safety must be shown again, at its load; harm keeps what it knows.
     pub(super) fn new_rung(&mut self, t: i64) {
         self.rung = [NOTHING; 2];
