@@ -199,7 +199,7 @@ impl World {
 
     /// The canary's share on the branch, in percent.
     fn share(&self) -> f64 {
-        canary_shares(&self.config, &self.repository).unwrap()["summarize"]
+        canary_shares(&self.config, &self.repository).unwrap().values().sum()
     }
 
     fn text(&self, path: &str) -> String {
@@ -209,7 +209,7 @@ impl World {
 
     /// The mesh runs for some minutes with the weights of the branch, which nobody changes meanwhile.
     fn watch(&mut self, minutes: i64) {
-        let share = canary_shares(&self.config, &self.repository).map_or(0.0, |shares| shares["summarize"]) / 100.0;
+        let share = canary_shares(&self.config, &self.repository).map_or(0.0, |shares| shares.values().sum()) / 100.0;
         for _ in 0..minutes {
             self.now += 60;
             let minute = (self.now - BEGIN) / 60;
