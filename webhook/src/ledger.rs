@@ -1,0 +1,65 @@
+//! Reservations and confirmed shifts: judged and reserved in one step, so that racing changes cannot exceed a cap.
+
+use crate::world::World;
+use sluice_rules::guard::{Request, Verdict};
+use sluice_rules::split::Split;
+use std::time::Instant;
+
+/// A change that asks to be admitted.
+#[derive(Debug)]
+pub struct Asked {
+    /// Who changes what.
+    pub request: Request,
+    /// The object's uid; empty when the review has none.
+    pub uid: String,
+    /// The resource version of the object as it is before the change; none when it is created.
+    pub version: Option<String>,
+    /// The splits before the change, as the review shows them.
+    pub before: Vec<Split>,
+    /// A dry run is judged and reserves nothing.
+    pub dry_run: bool,
+    /// When the answer must be there.
+    pub deadline: Instant,
+}
+
+/// Why a change could not be judged and reserved.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// Other changes of the same subject came first, again and again.
+    #[error("other changes of `{0}` are being admitted at this moment: apply again")]
+    Contended(String),
+    /// The ledger cannot be reached.
+    #[error("the ledger of `{subject}` cannot be reached: {source}")]
+    Unreachable {
+        /// Whose ledger.
+        subject: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// There is no time left.
+    #[error("the time for an answer is over")]
+    Late,
+}
+
+/// Where history is kept.
+#[derive(Debug)]
+pub enum Ledger {
+    /// In this process: a restart forgets it, replicas do not share it.
+    Memory(Memory),
+}
+
+/// History in this process.
+#[derive(Debug, Default)]
+pub struct Memory {}
+
+impl Ledger {
+    /// Judges a change and, when it may happen, reserves its shift.
+    ///
+    /// # Errors
+    ///
+    /// Neither allowed nor denied: the change must not happen now, and the error says why.
+    pub async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
+        let _ = (asked, world);
+        Err(Unavailable::Late)
+    }
+}

@@ -1,0 +1,6 @@
+//! The admission webhook: one handler around `sluice_rules`, and what keeps it alive.
+
+pub mod admission;
+pub mod command;
+pub mod ledger;
+pub mod world;
