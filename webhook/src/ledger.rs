@@ -1,7 +1,8 @@
 //! Reservations and confirmed shifts: judged and reserved in one step, so that racing changes cannot exceed a cap.
 
 use crate::world::World;
-use sluice_rules::guard::{Request, Verdict};
+use jiff::Timestamp;
+use sluice_rules::guard::{self, History, Request, Verdict};
 use sluice_rules::split::Split;
 use std::time::Instant;
 
@@ -18,6 +19,8 @@ pub struct Asked {
     pub before: Vec<Split>,
     /// A dry run is judged and reserves nothing.
     pub dry_run: bool,
+    /// What time it is, by this process's clock.
+    pub now: Timestamp,
     /// When the answer must be there.
     pub deadline: Instant,
 }
@@ -59,7 +62,7 @@ impl Ledger {
     ///
     /// Neither allowed nor denied: the change must not happen now, and the error says why.
     pub async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
-        let _ = (asked, world);
-        Err(Unavailable::Late)
+        let history = History::default();
+        Ok(guard::judge(&world.guards, &asked.request, &history, &world.approvals, asked.now))
     }
 }
