@@ -57,6 +57,9 @@ impl Admission {
         if !assessed.change.rules.is_empty() {
             outcome.annotate("shift", round(assessed.change.shift));
             outcome.annotate("digest", &assessed.change.digest);
+            if Instant::now() >= deadline {
+                return Outcome::unavailable(format!("{}: apply again", Unavailable::Late));
+            }
             let asked = Asked {
                 request: guard::Request {
                     identity: assessed.identity.clone(),
