@@ -3,6 +3,10 @@
 pub mod admission;
 pub mod cel;
 pub mod command;
+pub mod guards;
 pub mod ledger;
 pub mod review;
+pub mod server;
+pub mod telemetry;
+pub mod tls;
 pub mod world;
