@@ -93,7 +93,7 @@ impl Outcome {
 
     /// Adds what the audit log keeps. Keys are plain: letters and hyphens.
     pub(super) fn annotate(&mut self, key: &'static str, value: impl ToString) {
-        self.annotations.insert(key, cut(&value.to_string(), LONGEST_ANNOTATION));
+        self.annotations.insert(key, cut(&clean(&value.to_string()), LONGEST_ANNOTATION));
     }
 
     /// Adds a guard and its limit that decided, for metrics.
