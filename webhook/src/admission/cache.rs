@@ -36,8 +36,8 @@ struct Entry {
 }
 
 /// Everything that an assessment is made from, beside the world: kind, name, namespace, then of both sides whether it
-/// is there, its mesh, labels and spec.
-pub(super) type Parts<T> = [T; 11];
+/// is there, its version, mesh, labels and spec.
+pub(super) type Parts<T> = [T; 13];
 
 impl Cache {
     /// What was found out for these parts in this world.

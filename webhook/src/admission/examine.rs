@@ -16,7 +16,7 @@ pub(super) fn report(outcome: &mut Outcome, assessed: &Assessed, world: &World) 
     if let Some(score) = assessed.health.score {
         outcome.annotate("score", score);
     }
-    if violations.is_empty() && findings.is_empty() {
+    if !assessed.has_something_to_say() {
         return;
     }
     for violation in violations {
@@ -109,5 +109,103 @@ fn word(severity: Severity) -> &'static str {
         Severity::Medium => "medium",
         Severity::High => "high",
         Severity::Critical => "critical",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_rules::health::Health;
+    use sluice_rules::policy::Identity;
+    use sluice_rules::split;
+    use sluice_rules::validate::{Stage, Verdict, Violation};
+
+    fn assessed(findings: &[(&'static str, Severity)], score: u8) -> Assessed {
+        let finding = |(id, severity): &(&'static str, Severity)| Finding {
+            id,
+            severity: *severity,
+            field: "spec.to[0]".parse().unwrap(),
+            message: "it is odd".to_owned(),
+            help: "mend it".to_owned(),
+        };
+        Assessed {
+            identity: Identity {
+                kind: "MeshHTTPRoute".to_owned(),
+                mesh: "default".to_owned(),
+                namespace: Some("demo".to_owned()),
+                name: "a".to_owned(),
+            },
+            before: Vec::new(),
+            change: split::change(&[], &[]),
+            verdict: Verdict::default(),
+            health: Health {
+                findings: findings.iter().map(finding).collect(),
+                score: Some(score),
+                ..Health::default()
+            },
+            services: ["llm".to_owned()].into(),
+        }
+    }
+
+    fn refused_by_kuma() -> Assessed {
+        let violation = Violation { field: "spec.to".to_owned(), message: "must not be empty".to_owned() };
+        let verdict = Verdict { stage: Some(Stage::Validator), violations: vec![violation] };
+        Assessed { verdict, ..assessed(&[], 100) }
+    }
+
+    /// The outcome under a guard with this spec.
+    fn under(spec: &str, assessed: &Assessed) -> Outcome {
+        let guard = format!("{{apiVersion: sluice.dev/v1alpha1, kind: ShiftGuard, metadata: {{name: g}}, spec: {spec}}}");
+        let guard = ShiftGuard::read(&serde_yaml::from_str(&guard).unwrap()).unwrap();
+        let mut outcome = Outcome::passed();
+        report(&mut outcome, assessed, &World { guards: vec![guard], ..World::default() });
+        outcome
+    }
+
+    const CRITICAL: &str = "{health: {denySeverity: critical}}";
+
+    #[test]
+    fn denies_from_the_severity_on_that_a_guard_names() {
+        let found = assessed(&[("KMH-X01", Severity::Critical), ("KMH-X02", Severity::High)], 40);
+        let outcome = under(CRITICAL, &found);
+        let causes: Vec<_> = outcome.causes().iter().map(|cause| cause.reason).collect();
+        assert_eq!(causes, ["KMH-X01"]);
+        assert_eq!(outcome.causes()[0].message, "guard `g`, denySeverity: it is odd (critical): mend it");
+        assert!(!under("{health: {denySeverity: critical}, enforcement: Audit}", &found).is_denied());
+        assert!(!under("{health: {denySeverity: critical}, enforcement: Warn}", &found).is_denied());
+    }
+
+    #[test]
+    fn denies_below_the_score_that_a_guard_asks_for() {
+        let found = assessed(&[("KMH-X01", Severity::High)], 69);
+        assert!(under("{health: {minScore: 70}}", &found).is_denied());
+        assert!(!under("{health: {minScore: 69}}", &found).is_denied());
+    }
+
+    #[test]
+    fn what_kuma_refuses_is_critical() {
+        assert!(under(CRITICAL, &refused_by_kuma()).is_denied());
+        assert!(!under("{health: {minScore: 10}}", &refused_by_kuma()).is_denied());
+    }
+
+    #[test]
+    fn what_may_be_applied_next_only_warns_unless_a_guard_names_it() {
+        let found = assessed(&[("KMH-T05", Severity::High)], 10);
+        assert!(!under("{health: {minScore: 100}}", &found).is_denied());
+        assert!(under("{health: {denySeverity: high}}", &found).is_denied());
+    }
+
+    #[test]
+    fn a_guard_asks_only_for_the_health_of_what_it_guards() {
+        let found = assessed(&[("KMH-X01", Severity::Critical)], 10);
+        for spec in [
+            "{match: {services: [other]}, health: {denySeverity: info}}",
+            "{match: {namespaces: [prod]}, health: {denySeverity: info}}",
+            "{match: {meshes: [other]}, health: {denySeverity: info}}",
+            "{caps: {maxStep: 1}}",
+        ] {
+            assert!(!under(spec, &found).is_denied(), "{spec}");
+        }
+        assert!(under("{match: {services: [l*]}, health: {denySeverity: info}}", &found).is_denied());
     }
 }

@@ -109,6 +109,12 @@ impl Outcome {
         self.verdict == "denied"
     }
 
+    /// Why it is refused so far.
+    #[cfg(test)]
+    pub(super) fn causes(&self) -> &[Cause] {
+        &self.causes
+    }
+
     /// The answer.
     pub(super) fn into_answer<O: Named>(mut self, request: &Request<'_, O>) -> Answer {
         let allowed = self.status.is_none() && self.causes.is_empty();

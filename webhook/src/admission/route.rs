@@ -12,7 +12,7 @@ use sluice_rules::health::{self, Health};
 use sluice_rules::policy::{Identity, Policy};
 use sluice_rules::split::{self, Change, Split};
 use sluice_rules::validate;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ pub(super) struct Assessed {
     pub(super) verdict: validate::Verdict,
     /// How healthy what is written is.
     pub(super) health: Health,
-    /// The services that it is or was about, by all their names.
+    /// The services that it is or was about, by all their names; none when there is nothing to say about its health.
     pub(super) services: BTreeSet<String>,
 }
 
@@ -103,27 +103,24 @@ impl Admission {
 
 fn parts<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> Parts<&'a str> {
     let side = |object: Option<&'a Object<'a>>| match object {
-        Some(object) => ["there", object.mesh.as_deref().unwrap_or_default(), object.raw_labels(), object.spec()],
-        None => [""; 4],
+        Some(object) => {
+            let mesh = object.mesh.as_deref().unwrap_or_default();
+            ["there", &*object.api_version, mesh, object.raw_labels(), object.spec()]
+        }
+        None => [""; 5],
     };
-    let [was, old_mesh, old_labels, old_spec] = side(write.old);
-    let [is, mesh, labels, spec] = side(write.new);
-    let name = write.object().and_then(|object| object.metadata.name.as_deref()).or(request.name.as_deref());
-    let kind = &*request.kind.kind;
-    let name = name.unwrap_or_default();
+    let [was, old_version, old_mesh, old_labels, old_spec] = side(write.old);
+    let [is, version, mesh, labels, spec] = side(write.new);
+    let (kind, name) = (&*request.kind.kind, name(write, request));
+    let namespace = namespace(write, request).unwrap_or_default();
     [
-        kind,
-        name,
-        namespace(write, request).unwrap_or_default(),
-        was,
-        old_mesh,
-        old_labels,
-        old_spec,
-        is,
-        mesh,
-        labels,
-        spec,
+        kind, name, namespace, was, old_version, old_mesh, old_labels, old_spec, is, version, mesh, labels, spec,
     ]
+}
+
+fn name<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> &'a str {
+    let own = write.object().and_then(|object| object.metadata.name.as_deref());
+    own.or(request.name.as_deref()).unwrap_or_default()
 }
 
 fn namespace<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> Option<&'a str> {
@@ -132,37 +129,52 @@ fn namespace<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> Opt
 }
 
 fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Result<Assessed, Vec<Diagnostic>> {
-    let read = |object: &Object| {
-        let labels = object.labels();
+    let identity_of = |object: &Object, labels: &BTreeMap<String, String>| {
         let mesh = object.mesh.as_deref().or_else(|| labels.get("kuma.io/mesh").map(String::as_str));
-        let identity = Identity {
+        Identity {
             kind: request.kind.kind.to_string(),
             mesh: mesh.filter(|mesh| !mesh.is_empty()).unwrap_or("default").to_owned(),
             namespace: namespace(write, request).map(str::to_owned),
-            name: object.metadata.name.as_deref().or(request.name.as_deref()).unwrap_or_default().to_owned(),
-        };
-        Policy::of_spec(identity, labels, object.spec())
+            name: name(write, request).to_owned(),
+        }
+    };
+    let read = |object: &Object| {
+        let labels = object.labels();
+        Policy::of_spec(identity_of(object, &labels), labels, object.spec())
     };
     // What cannot be read was stored before there was a schema, and routes nothing.
     let old = write.old.and_then(|old| read(old).ok());
     let new = write.new.map(read).transpose()?;
     let splits = |policy: &Option<Policy>| policy.as_ref().map(|policy| split::splits(policy).0).unwrap_or_default();
     let (before, after) = (splits(&old), splits(&new));
-    let change = split::change(&before, &after);
-    let identity = new.as_ref().or(old.as_ref()).map(|policy| policy.identity().clone());
-    let identity = identity.ok_or_else(|| vec![unreadable("the object that goes away cannot be read")])?;
-    let mut services = services(before.iter().chain(&after));
-    let (mut verdict, mut health) = (validate::Verdict::default(), Health::default());
+    let mut assessed = Assessed {
+        identity: write.object().map(|object| identity_of(object, &object.labels())).ok_or_else(Vec::new)?,
+        change: split::change(&before, &after),
+        before,
+        verdict: validate::Verdict::default(),
+        health: Health::default(),
+        services: BTreeSet::new(),
+    };
     let changed = write.old.is_none_or(|old| write.new.is_some_and(|new| new.spec() != old.spec()));
     if let Some(object) = write.new.filter(|_| changed) {
         let document = document(object, request)?;
-        services.extend(targets(&document));
-        verdict = validate::verdict(&document, &world.kuma);
-        let moves = Some(&change).filter(|change| !change.rules.is_empty());
+        assessed.verdict = validate::verdict(&document, &world.kuma);
+        let moves = Some(&assessed.change).filter(|change| !change.rules.is_empty());
         let subject = health::Subject { document: &document, policy: new.as_ref(), change: moves };
-        health = health::examine(&subject, &world.known, &world.kuma);
+        assessed.health = health::examine(&subject, &world.known, &world.kuma);
+        if assessed.has_something_to_say() {
+            assessed.services = services(assessed.before.iter().chain(&after));
+            assessed.services.extend(targets(&document));
+        }
     }
-    Ok(Assessed { identity, before, change, verdict, health, services })
+    Ok(assessed)
+}
+
+impl Assessed {
+    /// Is there anything that a guard could ask better health for?
+    pub(super) fn has_something_to_say(&self) -> bool {
+        !self.verdict.violations.is_empty() || !self.health.findings.is_empty()
+    }
 }
 
 /// The object without what only Kubernetes looks at.
@@ -171,8 +183,8 @@ fn document(object: &Object, request: &Request<'_, Object<'_>>) -> Result<Value,
         "" => Value::Null,
         spec => serde_json::from_str(spec).map_err(|error| vec![unreadable(&format!("spec: {error}"))])?,
     };
-    let name = object.metadata.name.as_deref().or(request.name.as_deref());
-    let mut metadata = json!({"name": name.unwrap_or_default(), "labels": object.labels()});
+    let name = object.metadata.name.as_deref().or(request.name.as_deref()).unwrap_or_default();
+    let mut metadata = json!({"name": name, "labels": object.labels()});
     if let Some(namespace) = object.metadata.namespace.as_deref().or(request.namespace.as_deref()) {
         metadata["namespace"] = namespace.into();
     }

@@ -214,4 +214,8 @@ fn an_old_object_that_cannot_be_read_routed_nothing() {
     let mut review = shift(FLUX, &json!({"v1": 90, "v2": 10}), &json!({"v2": 100}));
     review["request"]["oldObject"]["spec"] = json!({"to": 7});
     assert_eq!(respond(&admission, &review)["allowed"], false);
+    // Nor does it stay for ever.
+    review["request"]["operation"] = json!("DELETE");
+    review["request"]["object"] = Value::Null;
+    assert_eq!(respond(&admission, &review)["allowed"], true);
 }
