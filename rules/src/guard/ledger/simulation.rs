@@ -282,3 +282,19 @@ fn the_simulation_admits_what_fits() {
     assert!((world.fullest() - CAP).abs() < NOISE);
     assert_eq!(world.objects[0].canary, 40);
 }
+
+#[test]
+fn a_replica_whose_clock_is_ahead_ages_no_record_early() {
+    let mut world = World::new([-SKEW, SKEW, 0], 600);
+    world.step(&Step::Ask { replica: 0, policy: 0, canary: 40 });
+    world.step(&Step::Write(0));
+    world.step(&Step::Watch { replica: 0, policy: 0 });
+    world.step(&Step::Wait(599));
+    world.step(&Step::Refresh(1));
+    world.step(&Step::Ask { replica: 1, policy: 0, canary: 41 });
+    assert!(world.in_flight.is_empty());
+    // Its clock reads 60 s too much of the other's stamp, and the window is as much longer.
+    world.step(&Step::Wait(1));
+    world.step(&Step::Ask { replica: 1, policy: 0, canary: 41 });
+    assert_eq!(world.in_flight.len(), 1);
+}
