@@ -15,9 +15,7 @@ pub(crate) mod time;
 pub use approval::Approval;
 pub use freeze::{Cron, Freeze, Ongoing, Zone};
 pub use history::{History, Moved, Record};
-pub use ledger::{
-    Cover, Entry, Held, Known, Ledger, Noted, Reservation, Reserved, Sight, Terms, covered, covered_splits,
-};
+pub use ledger::{Cover, Entry, Held, Known, Ledger, Mark, Noted, Reserved, Sight, Terms, covered, covered_splits};
 pub use matches::glob;
 pub use period::Period;
 
@@ -50,7 +48,7 @@ pub fn judge(
 ) -> Verdict {
     // Clocks of replicas differ; time that was recorded has passed.
     let now = history.now(now);
-    let mut verdict = Verdict { outcome: Outcome::Allowed, causes: Vec::new(), records: Vec::new() };
+    let mut verdict = Verdict { outcome: Outcome::Allowed, causes: Vec::new(), records: Vec::new(), notes: Vec::new() };
     for subject in request.subjects() {
         let mut record = subject.record(&request.identity, now);
         record.automated = request.author == Author::Bot;
@@ -156,6 +154,8 @@ pub struct Verdict {
     pub causes: Vec<Cause>,
     /// What history keeps of the change, one record per subject.
     pub records: Vec<Record>,
+    /// What else whoever makes the change should know.
+    pub notes: Vec<String>,
 }
 
 /// What happens to the change.

@@ -36,6 +36,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -139,19 +140,17 @@ pub struct Terms {
     pub watched: bool,
 }
 
-/// A change that was allowed, to be reserved.
+/// What a change is known by: a retry comes with another version, and is the same change.
 #[derive(Debug, Clone)]
-pub struct Reservation {
-    /// What history shall say of it.
-    pub record: Record,
-    /// The uid of the policy's object.
+pub struct Mark {
+    /// Which policy changes.
+    pub policy: Identity,
+    /// The uid of its object.
     pub uid: String,
-    /// The version it was admitted on; none when it creates the object.
+    /// The version it is admitted on; none when it creates the object.
     pub version: Option<String>,
     /// [`Ledger::digest`] of the splits after the change.
     pub digest: String,
-    /// The replica.
-    pub by: String,
 }
 
 impl Ledger {
@@ -184,7 +183,7 @@ impl Ledger {
     }
 
     /// Adds what guards judge by to a history: everything but the change that is judged, should it be reserved already.
-    pub fn tell(&self, history: &mut History, asked: Option<&Reservation>, terms: &Terms, now: Timestamp) {
+    pub fn tell(&self, history: &mut History, asked: Option<&Mark>, terms: &Terms, now: Timestamp) {
         history.tolerance = terms.tolerance;
         for entry in &self.entries {
             let Some(reserved) = &entry.reserved else {
@@ -207,24 +206,40 @@ impl Ledger {
     /// Reserves a change. The same change, reserved and not seen yet, is not reserved twice but begins a new lease.
     ///
     /// Gives back whether it is a new reservation.
-    pub fn reserve(&mut self, asked: Reservation, cover: &Cover, terms: &Terms) -> bool {
-        let outstanding = self.entries.len();
-        self.entries.retain(|entry| entry.reserved.is_none() || !entry.is_same(&asked));
-        let new = self.entries.len() == outstanding;
-        let now = asked.record.time;
+    ///
+    /// `record` is what history shall say of it, `by` the replica.
+    pub fn reserve(&mut self, mark: &Mark, record: Record, by: &str, cover: &Cover, terms: &Terms) -> bool {
+        let Mark { uid, mut version, digest, .. } = mark.clone();
+        let mut new = true;
+        self.entries.retain(|entry| {
+            let same = entry.reserved.is_some() && entry.is_same(mark);
+            if same {
+                new = false;
+                // A review of an older version comes to nothing: the write that may succeed is the later one.
+                let later = entry
+                    .version
+                    .as_deref()
+                    .zip(version.as_deref())
+                    .is_some_and(|(known, asked)| observe::order(known, asked) == Some(Ordering::Greater));
+                if later {
+                    version = entry.version.clone();
+                }
+            }
+            !same
+        });
+        let now = record.time;
         let until = now.saturating_add(terms.lease).unwrap_or(Timestamp::MAX);
-        let Reservation { record, uid, version, digest, by } = asked;
-        let reserved = Some(Reserved { by, until });
+        let reserved = Some(Reserved { by: by.to_owned(), until });
         self.entries.push(Entry { record: Arc::new(record), uid, version, digest, reserved, observed: false });
         self.bound(cover, now);
         new
     }
 
     /// Gives a reservation back that was made a moment ago, because the change is refused after all.
-    pub fn release(&mut self, asked: &Reservation) -> bool {
+    pub fn release(&mut self, mark: &Mark, by: &str) -> bool {
         let outstanding = self.entries.len();
-        let ours = |entry: &Entry| entry.reserved.as_ref().is_some_and(|reserved| reserved.by == asked.by);
-        self.entries.retain(|entry| !(ours(entry) && entry.is_same(asked)));
+        let ours = |entry: &Entry| entry.reserved.as_ref().is_some_and(|reserved| reserved.by == by);
+        self.entries.retain(|entry| !(ours(entry) && entry.is_same(mark)));
         self.entries.len() < outstanding
     }
 
@@ -237,12 +252,10 @@ impl Ledger {
 const LONGEST_SLUG: usize = 48;
 
 impl Entry {
-    /// Is it the same change of the same object? A retry comes with another version of it.
-    fn is_same(&self, asked: &Reservation) -> bool {
-        self.uid == asked.uid
-            && self.digest == asked.digest
-            && self.record.policy == asked.record.policy
-            && self.record.rules == asked.record.rules
+    /// Is it the same change of the same object? What is outstanding began where the object is: had it moved, the
+    /// reservation would be void. So the end of the change tells.
+    fn is_same(&self, mark: &Mark) -> bool {
+        self.uid == mark.uid && self.digest == mark.digest && self.record.policy == mark.policy
     }
 
     /// Is its lease surely over, whoever's clock it was?

@@ -1,6 +1,6 @@
 //! What a policy is seen to be, and what follows for the ledger.
 
-use super::{Entry, Held, Known, Ledger, Reservation, Terms, latest};
+use super::{Entry, Held, Known, Ledger, Terms, latest};
 use crate::field::FieldPath;
 use crate::guard::{History, Record, Subject};
 use crate::policy::Identity;
@@ -135,7 +135,7 @@ impl Ledger {
             None => compared(&self.mesh, &self.destination, from, to),
         };
         let mut history = History::default();
-        self.tell(&mut history, None::<&Reservation>, terms, now);
+        self.tell(&mut history, None, terms, now);
         let subjects = Subject::all(&rules);
         let ours = |subject: &&Subject| subject.mesh == self.mesh && *subject.destination == self.destination;
         let Some(subject) = subjects.iter().find(ours) else { return false };
@@ -206,7 +206,7 @@ impl Sight<'_> {
 }
 
 /// Versions of one kind of object are numbers that grow. Where they are not, only equal ones can be compared.
-fn order(a: &str, b: &str) -> Option<Ordering> {
+pub(super) fn order(a: &str, b: &str) -> Option<Ordering> {
     match (a.parse::<u64>(), b.parse::<u64>()) {
         (Ok(a), Ok(b)) => Some(a.cmp(&b)),
         _ => (a == b).then_some(Ordering::Equal),

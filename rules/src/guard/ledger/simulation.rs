@@ -163,19 +163,18 @@ impl World {
             self.observe(replica, index, false);
             let now = self.clock(replica);
             let mut ledger = self.views[replica].0.clone();
-            let none = judge(&self.guards, &request, &History::default(), &[], now).records.remove(0);
             let digest = ledger.digest(&splits(canary));
-            let (uid, by) = (format!("u{index}"), replica.to_string());
-            let mut asked = Reservation { record: none, uid, version: Some(version.to_string()), digest, by };
+            let (uid, admitted) = (format!("u{index}"), Some(version.to_string()));
+            let mark = Mark { policy: policy(index), uid, version: admitted, digest };
             let mut history = History::default();
-            ledger.tell(&mut history, Some(&asked), &TERMS, now);
+            ledger.tell(&mut history, Some(&mark), &TERMS, now);
             let mut verdict = judge(&self.guards, &request, &history, &[], now);
             if verdict.outcome == Outcome::Denied {
                 return;
             }
-            asked.record = verdict.records.remove(0);
-            let shift = if asked.record.rollback { 0.0 } else { asked.record.shift };
-            ledger.reserve(asked, &self.cover(), &TERMS);
+            let record = verdict.records.remove(0);
+            let shift = if record.rollback { 0.0 } else { record.shift };
+            ledger.reserve(&mark, record, &replica.to_string(), &self.cover(), &TERMS);
             self.views[replica].0 = ledger;
             if self.put(replica) {
                 let until = self.now + TERMS.lease.as_secs();

@@ -28,11 +28,15 @@ fn cover() -> Cover {
     Cover { settle: SignedDuration::from_hours(24), ..cover }
 }
 
-fn asked(from: &Value, to: &Value, version: Option<&str>, now: i64) -> Reservation {
+fn asked(from: &Value, to: &Value, version: Option<&str>, now: i64) -> (Mark, Record) {
     let request = Request { identity: identity(), author: Author::Bot, change: change(&route(from), &route(to)) };
     let record = judge(&[], &request, &History::default(), &[], at(now)).records.remove(0);
     let digest = empty().digest(&route(to));
-    Reservation { record, uid: "u".into(), version: version.map(Into::into), digest, by: "a".into() }
+    (Mark { policy: identity(), uid: "u".into(), version: version.map(Into::into), digest }, record)
+}
+
+fn reserve(ledger: &mut Ledger, (mark, record): (Mark, Record)) -> bool {
+    ledger.reserve(&mark, record, "a", &cover(), &TERMS)
 }
 
 /// Sees the route with these weights; null is no route.
@@ -51,7 +55,7 @@ fn sight<'a>(policy: &'a Identity, version: &'a str, splits: &'a [Split], gone: 
 fn reserved() -> Ledger {
     let mut ledger = empty();
     see(&mut ledger, "5", &weights(10), 0);
-    assert!(ledger.reserve(asked(&weights(10), &weights(20), Some("5"), 0), &cover(), &TERMS));
+    assert!(reserve(&mut ledger, asked(&weights(10), &weights(20), Some("5"), 0)));
     ledger
 }
 
@@ -82,7 +86,7 @@ fn a_reservation_is_void_once_the_object_is_newer_with_other_splits() {
 fn versions_are_numbers_and_not_texts() {
     let mut ledger = empty();
     see(&mut ledger, "9", &weights(10), 0);
-    ledger.reserve(asked(&weights(10), &weights(20), Some("9"), 0), &cover(), &TERMS);
+    reserve(&mut ledger, asked(&weights(10), &weights(20), Some("9"), 0));
     assert_eq!(see(&mut ledger, "10", &weights(20), 1), CONFIRMED);
     assert_eq!(see(&mut ledger, "9", &weights(10), 1), NOTHING);
 }
@@ -90,7 +94,7 @@ fn versions_are_numbers_and_not_texts() {
 #[test]
 fn two_changes_of_one_version_cannot_both_happen() {
     let mut ledger = reserved();
-    ledger.reserve(asked(&weights(10), &weights(12), Some("5"), 0), &cover(), &TERMS);
+    reserve(&mut ledger, asked(&weights(10), &weights(12), Some("5"), 0));
     assert_eq!(see(&mut ledger, "6", &weights(12), 1), Noted { confirmed: 1, dropped: 1, observed: 0 });
     assert_eq!(ledger.entries.len(), 1);
     assert!((ledger.entries[0].record.shift - 2.0).abs() < 1e-9);
@@ -113,15 +117,15 @@ fn a_lease_that_is_over_ends_with_a_fresh_look_only() {
 fn the_same_change_counts_once() {
     let mut ledger = reserved();
     let retry = asked(&weights(10), &weights(20), Some("5"), 50);
-    assert!(!ledger.reserve(retry, &cover(), &TERMS));
+    assert!(!reserve(&mut ledger, retry));
     assert_eq!(ledger.entries.len(), 1);
     assert_eq!(ledger.entries[0].reserved.as_ref().unwrap().until, at(110));
     // After a conflict the version is another one.
     see(&mut ledger, "6", &weights(10), 51);
     let retry = asked(&weights(10), &weights(20), Some("6"), 52);
-    ledger.reserve(retry.clone(), &cover(), &TERMS);
+    reserve(&mut ledger, retry.clone());
     let mut history = History::default();
-    ledger.tell(&mut history, Some(&retry), &TERMS, at(53));
+    ledger.tell(&mut history, Some(&retry.0), &TERMS, at(53));
     assert!(history.records.is_empty());
     ledger.tell(&mut history, None, &TERMS, at(53));
     assert_eq!(history.records.len(), 1);
@@ -130,24 +134,25 @@ fn the_same_change_counts_once() {
 #[test]
 fn what_is_given_back_is_gone() {
     let mut ledger = reserved();
-    assert!(ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0)));
+    assert!(ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0).0, "a"));
     assert!(ledger.entries.is_empty());
 }
 
 #[test]
 fn creating_is_confirmed_by_the_new_uid_and_deleting_by_its_absence() {
     let mut ledger = empty();
-    ledger.reserve(asked(&Value::Null, &weights(10), None, 0), &cover(), &TERMS);
+    reserve(&mut ledger, asked(&Value::Null, &weights(10), None, 0));
     assert_eq!(see(&mut ledger, "7", &weights(10), 1), CONFIRMED);
-    ledger.reserve(asked(&weights(10), &Value::Null, Some("7"), 2), &cover(), &TERMS);
+    reserve(&mut ledger, asked(&weights(10), &Value::Null, Some("7"), 2));
     assert_eq!(see(&mut ledger, "7", &weights(10), 3), NOTHING);
     assert_eq!(see(&mut ledger, "7", &Value::Null, 4), CONFIRMED);
     // An object created once more under the name proves it too.
     let mut ledger = empty();
     see(&mut ledger, "7", &weights(10), 0);
-    ledger.reserve(asked(&weights(10), &Value::Null, Some("7"), 1), &cover(), &TERMS);
-    let other = Reservation { uid: "w".into(), ..asked(&Value::Null, &weights(30), None, 2) };
-    ledger.reserve(other, &cover(), &TERMS);
+    reserve(&mut ledger, asked(&weights(10), &Value::Null, Some("7"), 1));
+    let mut other = asked(&Value::Null, &weights(30), None, 2);
+    other.0.uid = "w".into();
+    reserve(&mut ledger, other);
     let (policy, splits) = (identity(), route(&weights(30)));
     let sight = Sight { uid: "w", ..sight(&policy, "9", &splits, false) };
     assert_eq!(ledger.observe(&sight, cover().settle, &TERMS, at(3)), Noted { confirmed: 2, ..NOTHING });
@@ -156,7 +161,7 @@ fn creating_is_confirmed_by_the_new_uid_and_deleting_by_its_absence() {
 #[test]
 fn a_creation_that_was_refused_is_dropped_after_its_lease() {
     let mut ledger = empty();
-    ledger.reserve(asked(&Value::Null, &weights(10), None, 0), &cover(), &TERMS);
+    reserve(&mut ledger, asked(&Value::Null, &weights(10), None, 0));
     let policy = identity();
     let absent = Sight { version: None, fresh: true, ..sight(&policy, "", &[], true) };
     assert_eq!(ledger.observe(&absent, cover().settle, &TERMS, at(30)), NOTHING);
@@ -223,8 +228,8 @@ fn steps(policies: usize, steps: usize, apart: i64) -> Ledger {
     for step in 0..steps {
         let (from, to) = (weights(step as u32 % 50), weights(step as u32 % 50 + 1));
         let mut asked = asked(&from, &to, Some(&step.to_string()), step as i64 * apart);
-        asked.record.policy.name = format!("p{}", step % policies);
-        ledger.reserve(asked, &cover(), &TERMS);
+        asked.1.policy.name = format!("p{}", step % policies);
+        reserve(&mut ledger, asked);
         let last = ledger.entries.len() - 1;
         ledger.entries[last].reserved = None;
     }
@@ -247,8 +252,9 @@ fn outstanding_reservations_are_bounded_too() {
     let mut ledger = empty();
     for step in 0..600 {
         let (from, to) = (weights(step % 50), weights(step % 50 + 1));
-        let asked = asked(&from, &to, Some(&step.to_string()), 0);
-        ledger.reserve(Reservation { uid: format!("u{step}"), ..asked }, &cover(), &TERMS);
+        let mut asked = asked(&from, &to, Some(&step.to_string()), 0);
+        asked.0.uid = format!("u{step}");
+        reserve(&mut ledger, asked);
     }
     assert!(ledger.entries.len() <= 256);
     let sum: f64 = ledger.entries.iter().map(|entry| entry.record.shift).sum();
@@ -291,7 +297,7 @@ fn a_wide_route_fits_and_all_of_its_rules_may_go_back() {
         let request = Request { identity: identity(), author: Author::Bot, change: change(&old, &new) };
         let record = judge(&guards, &request, &History::default(), &[], at(i64::from(step))).records.remove(0);
         let (digest, version) = (ledger.digest(&new), Some(step.to_string()));
-        ledger.reserve(Reservation { record, uid: "u".into(), version, digest, by: "a".into() }, &cover(), &TERMS);
+        reserve(&mut ledger, (Mark { policy: identity(), uid: "u".into(), version, digest }, record));
         let version = (step + 1).to_string();
         let policy = identity();
         let noted = ledger.observe(&sight(&policy, &version, &new, false), cover().settle, &TERMS, at(i64::from(step)));
@@ -338,7 +344,7 @@ proptest! {
             let sight = Sight { fresh, at: Some(at(now)), ..sight(&policy, text, &splits, kind == 0) };
             ledger.observe(&sight, cover().settle, &TERMS, at(now));
             if kind == 2 && canary != 50 {
-                ledger.reserve(asked(&weights(canary), &weights(100 - canary), Some(&version), now), &cover(), &TERMS);
+                reserve(&mut ledger, asked(&weights(canary), &weights(100 - canary), Some(&version), now));
             }
             ledger.bound(&cover(), at(now));
             prop_assert!(ledger.policies.len() <= 1);
