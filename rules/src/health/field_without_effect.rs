@@ -93,13 +93,25 @@ fn gone_in_3_0(look: &Look<'_>, answer: &mut Answer) {
         return answer.found(finding.help("migrate it while 2.14 is in use; see KMH-O09"));
     }
     let mut gone = |at: FieldPath, what: &str, help: &str| {
-        answer.found(RULE.at(at, format!("3.0 drops {what} without a word")).help(help));
+        answer.found(RULE.at(at, format!("3.0 drops {what}")).help(help));
     };
     if kind == "Mesh" {
-        let kept = ["type", "name", "mesh", "labels", "creationTime", "modificationTime", "kri", "skipCreatingInitialPolicies"];
-        for (key, _) in spec.as_object().into_iter().flatten().filter(|(key, value)| {
-            !kept.contains(&key.as_str()) && !value.is_null()
-        }) {
+        let kept = [
+            "type",
+            "name",
+            "mesh",
+            "labels",
+            "creationTime",
+            "modificationTime",
+            "kri",
+            "skipCreatingInitialPolicies",
+        ];
+        for (key, _) in spec
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, value)| !kept.contains(&key.as_str()) && !value.is_null())
+        {
             let help = match key.as_str() {
                 "mtls" => "use MeshIdentity and MeshTrust, and MeshTLS for strictness",
                 "metrics" => "use MeshMetric",
@@ -107,30 +119,46 @@ fn gone_in_3_0(look: &Look<'_>, answer: &mut Answer) {
                 "tracing" => "use MeshTrace",
                 _ => "remove it",
             };
-            gone(look.field(format_args!("")).key(key.as_str()), &quoted(key), help);
+            gone(look.field(format_args!("")).key(key.as_str()), &format!("{} without a word", quoted(key)), help);
         }
         return;
     }
     if !items(spec, "from").is_empty() {
-        gone(look.field(format_args!("from")), "`from`", "write `rules` with spiffeID matches");
+        gone(look.field(format_args!("from")), "`from` without a word", "write `rules` with spiffeID matches");
     }
     if kind == "MeshService" && spec.get("selector").is_some_and(|selector| selector.get("dataplaneTags").is_some()) {
-        gone(look.field(format_args!("selector.dataplaneTags")), "`dataplaneTags`", "select by `dataplaneLabels`");
+        gone(
+            look.field(format_args!("selector.dataplaneTags")),
+            "`dataplaneTags` without a word",
+            "select by `dataplaneLabels`",
+        );
     }
     let target = inside(spec, &["targetRef"]);
     for key in OLD_TARGET.iter().filter(|key| target.get(**key).is_some_and(is_set)) {
         // The policy then applies to more than it says.
-        let wider = if text(target, "kind") == "Dataplane" { ", the policy selects every Dataplane" } else { "" };
-        gone(look.field(format_args!("targetRef.{key}")), &format!("`{key}` of a targetRef{wider}"), "select by labels");
+        let wider = if text(target, "kind") == "Dataplane" { ": the policy selects every Dataplane" } else { "" };
+        gone(
+            look.field(format_args!("targetRef.{key}")),
+            &format!("`{key}` of a targetRef{wider}"),
+            "select by labels",
+        );
     }
     for (t, to) in items(spec, "to").iter().enumerate() {
         let target = inside(to, &["targetRef"]);
         for key in OLD_TARGET.iter().filter(|key| target.get(**key).is_some_and(is_set)) {
-            gone(look.field(format_args!("to[{t}].targetRef.{key}")), &format!("`{key}` of a targetRef"), "select by labels");
+            gone(
+                look.field(format_args!("to[{t}].targetRef.{key}")),
+                &format!("`{key}` of a targetRef"),
+                "select by labels",
+            );
         }
         if inside(to, &["default"]).get("healthyPanicThreshold").is_some() && kind == "MeshHealthCheck" {
             let help = "use outlierDetection.healthyPanicThreshold of MeshCircuitBreaker";
-            gone(look.field(format_args!("to[{t}].default.healthyPanicThreshold")), "`healthyPanicThreshold`", help);
+            gone(
+                look.field(format_args!("to[{t}].default.healthyPanicThreshold")),
+                "`healthyPanicThreshold` without a word",
+                help,
+            );
         }
         for (r, rule) in items(to, "rules").iter().enumerate() {
             for (b, backend) in items(inside(rule, &["default"]), "backendRefs").iter().enumerate() {
@@ -150,8 +178,7 @@ fn is_set(value: &Value) -> bool {
     !matches!(value, Value::Null) && value.as_str() != Some("")
 }
 
-const TARGET: &[&str] =
-    &["kind", "name", "namespace", "labels", "tags", "mesh", "sectionName", "proxyTypes"];
+const TARGET: &[&str] = &["kind", "name", "namespace", "labels", "tags", "mesh", "sectionName", "proxyTypes"];
 const BACKEND: &[&str] =
     &["kind", "name", "namespace", "labels", "tags", "mesh", "sectionName", "proxyTypes", "port", "weight"];
 

@@ -6,6 +6,7 @@
 use super::object::{DISPLAY_NAME, NAMESPACE, Object, duration, inside, items, text};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// What is known to exist beside a policy.
@@ -59,6 +60,22 @@ pub(super) struct Port {
     pub(super) http: bool,
 }
 
+/// How a reference picks a port.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    Number(u64),
+    Name(&'a str),
+}
+
+impl fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 impl Service {
     /// The value of a label; empty when there is none.
     pub(super) fn label(&self, key: &str) -> &str {
@@ -66,9 +83,13 @@ impl Service {
     }
 
     /// The port that a number or a name picks.
-    pub(super) fn port(&self, wanted: &str) -> Option<&Port> {
-        let number: Option<u64> = wanted.parse().ok();
-        self.ports.iter().find(|port| *port.name == *wanted || number == Some(port.number))
+    pub(super) fn port(&self, wanted: Wanted<'_>) -> Option<&Port> {
+        let (number, name) = match wanted {
+            Wanted::Number(number) => (Some(number), None),
+            // Kuma takes a number as the name of a section too.
+            Wanted::Name(name) => (name.parse().ok(), Some(name)),
+        };
+        self.ports.iter().find(|port| name == Some(&*port.name) || number == Some(port.number))
     }
 }
 
@@ -202,17 +223,11 @@ impl Known {
         self.with(kind, mesh, labels).next().is_some()
     }
 
-    fn with<'a>(
-        &'a self,
-        kind: &str,
-        mesh: &str,
-        labels: &'a Map<String, Value>,
-    ) -> impl Iterator<Item = &'a Thing> {
+    fn with<'a>(&'a self, kind: &str, mesh: &str, labels: &'a Map<String, Value>) -> impl Iterator<Item = &'a Thing> {
         // The rarest label leads to the fewest candidates; one that nothing carries leads to none.
         let indexed = labels.iter().filter(|(label, _)| is_indexed(label));
-        let places = indexed.map(|(label, value)| {
-            self.labelled.get(&joined(&[kind, mesh, label, value.as_str().unwrap_or_default()]))
-        });
+        let places = indexed
+            .map(|(label, value)| self.labelled.get(&joined(&[kind, mesh, label, value.as_str().unwrap_or_default()])));
         let rarest = places.min_by_key(|keys| keys.map_or(0, BTreeSet::len));
         let prefix = joined(&[kind, mesh, ""]);
         let few = rarest.into_iter().flatten().flatten().filter_map(|key| self.things.get(key));
@@ -367,8 +382,14 @@ fn tag(tags: &Value) -> Option<Box<str>> {
 /// Labels that nearly every object carries with the same value would only make the index larger.
 fn is_indexed(label: &str) -> bool {
     const EVERYWHERE: &[&str] = &[
-        "kuma.io/mesh", "kuma.io/origin", "kuma.io/env", "kuma.io/zone", "kuma.io/managed-by",
-        "kuma.io/policy-role", "k8s.kuma.io/is-headless-service", NAMESPACE,
+        "kuma.io/mesh",
+        "kuma.io/origin",
+        "kuma.io/env",
+        "kuma.io/zone",
+        "kuma.io/managed-by",
+        "kuma.io/policy-role",
+        "k8s.kuma.io/is-headless-service",
+        NAMESPACE,
     ];
     !EVERYWHERE.contains(&label)
 }
@@ -385,8 +406,7 @@ fn target_key(target: &Value, home: &str) -> Box<str> {
         namespace => namespace,
     };
     let labels = target.get("labels").and_then(Value::as_object);
-    let mut labels: Vec<String> =
-        labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut labels: Vec<String> = labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
     labels.sort();
     let (kind, section) = (text(target, "kind"), text(target, "sectionName"));
     joined(&[kind, namespace, text(target, "name"), section, &labels.join(",")])
