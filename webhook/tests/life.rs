@@ -1,5 +1,7 @@
 //! The process: ready when it may be, gone when told, with and without a parent.
 
+#![allow(clippy::unwrap_used, reason = "a panic is the failure of a test")]
+
 mod support {
     pub(crate) mod certificates;
     pub(crate) mod http;

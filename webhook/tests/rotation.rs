@@ -1,5 +1,7 @@
 //! Certificates are renewed and replicas replaced while 64 callers ask: no request fails.
 
+#![allow(clippy::unwrap_used, reason = "a panic is the failure of a test")]
+
 mod support {
     pub(crate) mod certificates;
     pub(crate) mod http;

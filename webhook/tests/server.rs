@@ -1,5 +1,7 @@
 //! The server on real TLS sockets: protocols, odd requests, slow and stuck callers.
 
+#![allow(clippy::unwrap_used, reason = "a panic is the failure of a test")]
+
 mod support {
     pub(crate) mod certificates;
     pub(crate) mod http;

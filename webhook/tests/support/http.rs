@@ -1,5 +1,5 @@
 //! A client, and a server with a handler of the test's choice.
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test takes what it needs, and a panic is its failure")]
 
 use super::certificates::Authority;
 use bytes::Bytes;

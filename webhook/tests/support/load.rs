@@ -1,6 +1,6 @@
 //! Callers that ask without a pause, the way an API server does: one request after the other on a kept-alive connection,
 //! a new connection when the server asks for it, and no second try for a request that failed.
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test takes what it needs, and a panic is its failure")]
 
 use super::http::{Client, Reply, review};
 use std::net::SocketAddr;
