@@ -2,5 +2,9 @@
 
 pub mod admission;
 pub mod command;
+pub mod guards;
 pub mod ledger;
+pub mod server;
+pub mod telemetry;
+pub mod tls;
 pub mod world;
