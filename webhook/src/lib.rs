@@ -1,6 +1,7 @@
 //! The admission webhook: one handler around `sluice_rules`, and what keeps it alive.
 
 pub mod admission;
+pub mod cluster;
 pub mod command;
 pub mod ledger;
 pub mod world;

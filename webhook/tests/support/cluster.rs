@@ -1,6 +1,7 @@
 //! A real Kubernetes API server on loopback (`testdata/servers`), its clients and kubectl.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the failure itself")]
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
