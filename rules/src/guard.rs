@@ -19,9 +19,11 @@ pub use period::Period;
 
 use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
+use crate::health::Severity;
 use crate::policy::{Identity, nullable, typed};
 use crate::split::{Change, RuleChange, ServiceKey, Split};
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -211,7 +213,7 @@ pub enum Effect {
 }
 
 /// Limits on shifts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShiftGuard {
     /// `sluice.dev/v1alpha1`.
@@ -225,18 +227,19 @@ pub struct ShiftGuard {
 }
 
 /// What Kubernetes keeps of an object; only the name matters here.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Metadata {
     /// The guard's name.
     pub name: String,
 }
 
 /// What a guard asks for.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     /// Which traffic it guards.
     #[serde(deserialize_with = "nullable")]
+    #[schemars(with = "Match")]
     pub r#match: Match,
     /// What happens to a change beyond a limit.
     pub enforcement: Enforcement,
@@ -258,7 +261,7 @@ pub struct Spec {
 }
 
 /// Which traffic a guard guards; `*` stands for any text.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Match {
     /// The meshes.
@@ -277,7 +280,7 @@ impl Default for Match {
 }
 
 /// What happens to a change beyond a limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Enforcement {
     /// It is refused.
     #[default]
@@ -289,7 +292,7 @@ pub enum Enforcement {
 }
 
 /// Whose changes count as automated.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Automation {
     /// Users or groups; `*` stands for any text. Left out: all service accounts.
@@ -305,7 +308,7 @@ impl Default for Automation {
 }
 
 /// How far shifts may go.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Caps {
     /// Percentage points in one change.
@@ -319,7 +322,7 @@ pub struct Caps {
 }
 
 /// A cap on the sum of shifts in a sliding window.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PerWindow {
     /// Percentage points.
@@ -329,7 +332,7 @@ pub struct PerWindow {
 }
 
 /// Which approvals lift the limits.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Approvals {
     /// How many people.
@@ -348,7 +351,7 @@ fn one() -> u32 {
 }
 
 /// What a policy's health must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Health {
     /// The lowest score, 0 to 100.
@@ -356,18 +359,7 @@ pub struct Health {
     pub min_score: Option<u8>,
     /// Findings from here on deny.
     #[serde(default)]
-    pub deny_severity: Option<DenySeverity>,
-}
-
-/// Findings from here on deny.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the words are their meaning")]
-pub enum DenySeverity {
-    Info,
-    Warning,
-    Error,
-    Critical,
+    pub deny_severity: Option<Severity>,
 }
 
 impl Spec {

@@ -8,17 +8,20 @@ use crate::field::FieldPath;
 use crate::policy::Policy;
 use crate::split::Change;
 use crate::validate::Kuma;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the words are their meaning")]
 pub enum Severity {
     Info,
     Low,
+    #[serde(alias = "warning")]
     Medium,
+    #[serde(alias = "error")]
     High,
     Critical,
 }

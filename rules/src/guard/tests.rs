@@ -232,6 +232,12 @@ fn an_approval_is_read_strictly() {
     let mut approval = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "ShiftApproval", "metadata": {"name": "a"},
         "spec": {"digest": "0".repeat(64), "approver": "ana", "created": "2026-11-25T00:00:00Z", "expires": null}});
     assert_eq!(Approval::read(&approval).unwrap().approver, "ana");
+    let spec = approval["spec"].as_object_mut().unwrap();
+    let created = spec.remove("created").unwrap();
+    assert!(Approval::read(&approval).unwrap_err()[0].message.contains("created"));
+    approval["metadata"]["creationTimestamp"] = json!("2026-11-25T06:00:00Z");
+    assert_eq!(Approval::read(&approval).unwrap().created, "2026-11-25T06:00:00Z".parse().unwrap());
+    approval["spec"]["created"] = created;
     approval["spec"]["digest"] = json!("0123");
     approval["spec"]["expires"] = json!("2026-11-24T00:00:00Z");
     let wrong: Vec<_> = Approval::read(&approval).unwrap_err().iter().map(|wrong| wrong.field.to_string()).collect();
@@ -240,6 +246,27 @@ fn an_approval_is_read_strictly() {
     approval["spec"]["extra"] = json!(1);
     let wrong: Vec<_> = Approval::read(&approval).unwrap_err().iter().map(|wrong| wrong.field.to_string()).collect();
     assert!(wrong.contains(&"spec.created".to_owned()) && wrong.contains(&"spec.extra".to_owned()), "{wrong:?}");
+}
+
+#[test]
+fn a_schema_knows_what_guards_and_approvals_hold() {
+    let schema = json!(schemars::schema_for!(Spec));
+    let of = |path: &str| schema.pointer(path).unwrap_or_else(|| panic!("no {path} in {schema:#}"));
+    assert_eq!(of("/$defs/Freeze/properties/cron/type"), "string");
+    assert_eq!(of("/$defs/PerWindow/properties/window/type"), "string");
+    assert_eq!(of("/$defs/Severity/enum"), &json!(["info", "low", "medium", "high", "critical"]));
+    let schema = json!(schemars::schema_for!(Approval));
+    assert_eq!(schema["required"], json!(["digest", "approver"]));
+    assert_eq!(schema["properties"]["expires"]["format"], "date-time");
+}
+
+#[test]
+fn a_severity_may_be_said_in_older_words() {
+    for (text, severity) in [("warning", Severity::Medium), ("error", Severity::High), ("critical", Severity::Critical)]
+    {
+        let health: Health = serde_json::from_value(json!({"denySeverity": text})).unwrap();
+        assert_eq!(health.deny_severity, Some(severity));
+    }
 }
 
 #[test]
