@@ -35,7 +35,19 @@ fn guards() -> Value {
         {"name": "Share", "type": "number", "jsonPath": ".spec.caps.maxShare"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]);
-    definition(["ShiftGuard", "shiftguard", "shiftguards", "sguard"], description, structural::<Spec>(), columns)
+    let mut spec = structural::<Spec>();
+    let caps = &mut spec["properties"]["caps"]["properties"];
+    for (field, most) in [("maxStep", Some(100)), ("maxShare", Some(100)), ("perWindow", None)] {
+        let number = if most.is_some() { &mut caps[field] } else { &mut caps[field]["properties"]["shift"] };
+        number["minimum"] = json!(0);
+        number["exclusiveMinimum"] = json!(true);
+        if let Some(most) = most {
+            number["maximum"] = json!(most);
+        }
+    }
+    spec["properties"]["approvals"]["properties"]["required"]["minimum"] = json!(1);
+    spec["properties"]["health"]["properties"]["minScore"]["maximum"] = json!(100);
+    definition(["ShiftGuard", "shiftguard", "shiftguards", "sguard"], description, spec, columns)
 }
 
 fn approvals() -> Value {
@@ -48,7 +60,8 @@ fn approvals() -> Value {
     ]);
     let mut spec = structural::<Approval>();
     // Holds without the webhook too. The rule's cost is estimated from these lengths.
-    spec["x-kubernetes-validations"] = json!([{"rule": "self == oldSelf", "message": "an approval never changes: write another one"}]);
+    spec["x-kubernetes-validations"] =
+        json!([{"rule": "self == oldSelf", "message": "an approval never changes: write another one"}]);
     let properties = &mut spec["properties"];
     properties["digest"]["pattern"] = json!("^[0-9a-f]{64}$");
     properties["digest"]["maxLength"] = json!(64);
@@ -58,6 +71,28 @@ fn approvals() -> Value {
     properties["groups"]["items"]["maxLength"] = json!(512);
     properties["reason"]["maxLength"] = json!(4096);
     definition(["ShiftApproval", "shiftapproval", "shiftapprovals", "sapproval"], description, spec, columns)
+}
+
+fn ledgers() -> Value {
+    let description = "What moved, and what is about to, for one destination. Written by the webhook alone.";
+    let columns = json!([
+        {"name": "Mesh", "type": "string", "jsonPath": ".spec.mesh"},
+        {"name": "Destination", "type": "string", "jsonPath": ".spec.destination"},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    ]);
+    // One program writes and reads them, whose versions differ while replicas are replaced: entries stay open.
+    let entries = json!({"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let spec = json!({
+        "type": "object",
+        "required": ["mesh", "destination"],
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "mesh": {"type": "string", "description": "The mesh of the destination."},
+            "destination": {"type": "string", "description": "The service whose traffic moves."},
+            "entries": entries,
+        },
+    });
+    definition(["ShiftLedger", "shiftledger", "shiftledgers", "sledger"], description, spec, columns)
 }
 
 fn definition(names: [&str; 4], description: &str, spec: Value, columns: Value) -> Value {
@@ -117,6 +152,9 @@ fn simplify(schema: &mut Value) {
     for key in ["title", "default", "$schema", "definitions", "examples"] {
         object.remove(key);
     }
+    if let Some(Value::String(text)) = object.get_mut("description") {
+        *text = without_links(text);
+    }
     one_of_words(object);
     null(object);
     // Kubernetes prunes what is not named here; forbidding it is not structural.
@@ -142,6 +180,19 @@ fn simplify(schema: &mut Value) {
             simplify(inner);
         }
     }
+}
+
+/// A text without the targets of its links, which only rustdoc knows: of [`Change`](path) stays `Change`.
+fn without_links(text: &str) -> String {
+    let mut parts = text.split("](");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        if let (Some(open), Some((_, rest))) = (plain.rfind('['), part.split_once(')')) {
+            plain.remove(open);
+            plain.push_str(rest);
+        }
+    }
+    plain
 }
 
 /// Words that are documented one by one become one list of words.
@@ -172,8 +223,7 @@ fn null(object: &mut Map<String, Value>) {
         }
     }
     if let Some(Value::Array(choices)) = object.get("anyOf") {
-        let rest: Vec<Value> =
-            choices.iter().filter(|choice| choice["type"] != "null").cloned().collect();
+        let rest: Vec<Value> = choices.iter().filter(|choice| choice["type"] != "null").cloned().collect();
         if let ([Value::Object(one)], true) = (rest.as_slice(), rest.len() < choices.len()) {
             let one = one.clone();
             object.remove("anyOf");
@@ -188,5 +238,46 @@ fn null(object: &mut Map<String, Value>) {
         && let Some(words) = object.get_mut("enum").and_then(Value::as_array_mut)
     {
         words.retain(|word| !word.is_null());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_chart_holds_what_is_generated() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/sluice/crds");
+        for definition in all() {
+            let (name, text) = file(&definition).unwrap();
+            let kept = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
+            assert_eq!(kept, text, "run: cargo run --bin sluice-webhook crds --folder charts/sluice/crds");
+        }
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), all().len());
+    }
+
+    #[test]
+    fn says_nothing_that_is_not_structural() {
+        fn walk(schema: &Value, path: &str) {
+            let Some(object) = schema.as_object() else { panic!("{path}: no schema: {schema}") };
+            for key in ["$ref", "oneOf", "anyOf", "allOf", "const", "default", "prefixItems", "title"] {
+                assert!(!object.contains_key(key), "{path}: {key}");
+            }
+            let open = object.contains_key("x-kubernetes-preserve-unknown-fields");
+            assert!(open || schema["type"].is_string(), "{path}: no type");
+            assert_ne!(object.get("additionalProperties"), Some(&json!(false)), "{path}");
+            assert!(!schema["description"].as_str().unwrap_or_default().contains("]("), "{path}: a link");
+            for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+                walk(inner, &format!("{path}.{name}"));
+            }
+            if let Some(items) = object.get("items") {
+                walk(items, &format!("{path}[]"));
+            }
+        }
+        for definition in all() {
+            let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            walk(schema, definition["spec"]["names"]["kind"].as_str().unwrap());
+        }
     }
 }

@@ -3,5 +3,6 @@
 pub mod admission;
 pub mod cluster;
 pub mod command;
+pub mod crds;
 pub mod ledger;
 pub mod world;
