@@ -1,5 +1,7 @@
 //! The real API server takes our definitions, and by them guards and approvals, right ones only.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the failure itself")]
+
 mod support {
     pub(crate) mod cluster;
 }
