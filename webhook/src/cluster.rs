@@ -5,6 +5,7 @@
 //! tells a quiet cluster from a dead connection; its store is not used because it keeps whole objects. Nothing here
 //! stops when an object cannot be read or the API server is away: answers go on from what was known last.
 
+pub mod certificate;
 mod kinds;
 mod progress;
 mod state;
