@@ -8,7 +8,10 @@
 pub mod certificate;
 mod kinds;
 mod progress;
+pub mod registration;
+pub mod replica;
 mod state;
+pub mod upkeep;
 mod watch;
 
 pub use progress::Progress;
