@@ -29,6 +29,7 @@ use http::{StatusCode, Uri};
 use refusal::Refusal;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -96,6 +97,16 @@ struct Reviews {
     metrics: Arc<Metrics>,
     gate: Gate,
     memory: Semaphore,
+    born: Instant,
+    /// The second of its life in which a line was logged last.
+    logged: AtomicU64,
+}
+
+impl Reviews {
+    fn is_first_of_second(&self) -> bool {
+        let second = self.born.elapsed().as_secs() + 1;
+        self.logged.swap(second, Relaxed) != second
+    }
 }
 
 /// The routes of the TLS port.
@@ -106,6 +117,8 @@ pub fn router(handler: Handler, limits: &Limits, metrics: Arc<Metrics>) -> Route
         metrics,
         gate: Gate::new(limits.in_work, limits.in_queue),
         memory: body::memory(limits.bodies),
+        born: Instant::now(),
+        logged: AtomicU64::new(0),
     };
     Router::new()
         .route("/validate", post(review::validate))

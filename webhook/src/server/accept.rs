@@ -10,13 +10,16 @@ use futures::FutureExt as _;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 /// The shortest and the longest wait after an accept that failed for lack of files or memory.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How long nothing is said about that again.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A port and what is served on it.
 #[derive(Debug)]
@@ -89,7 +92,7 @@ impl Listener {
     }
 
     async fn accept(&self, slots: &Arc<Semaphore>) {
-        let mut wait = BACK_OFF.0;
+        let (mut wait, mut said) = (BACK_OFF.0, None::<Instant>);
         // Whoever comes when all slots are taken waits in the system's queue.
         while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
             match self.socket.accept().await {
@@ -99,8 +102,12 @@ impl Listener {
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
-                    if wait == BACK_OFF.0 {
-                        tracing::warn!("no new connections for the moment: {error}; raise the limit of open files");
+                    if said.is_none_or(|said| said.elapsed() > SILENCE) {
+                        said = Some(Instant::now());
+                        let port = self.socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
+                        tracing::warn!(
+                            "no new connections to {port} for the moment: {error}; raise the limit of files"
+                        );
                     }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(BACK_OFF.1);

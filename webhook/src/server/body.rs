@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use std::time::Instant;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -43,7 +44,8 @@ pub(super) fn memory(bytes: usize) -> Semaphore {
 
 /// Reads a body of at most `limit` bytes until the deadline.
 pub(super) async fn read(body: axum::body::Body, limit: usize, memory: &Semaphore, deadline: Instant) -> Body<'_> {
-    let mut parts = Parts { first: Bytes::new(), rest: BytesMut::new(), limit, memory, held: None };
+    let told = body.size_hint().exact().and_then(|told| usize::try_from(told).ok()).unwrap_or(0).min(limit);
+    let mut parts = Parts { first: Bytes::new(), rest: BytesMut::new(), told, limit, memory, held: None };
     let problem = match tokio::time::timeout_at(deadline.into(), parts.fill(body)).await {
         Ok(problem) => problem,
         Err(_) => Some(Problem::Slow),
@@ -56,6 +58,8 @@ struct Parts<'a> {
     /// The first frame: mostly the whole body, and then nothing is copied.
     first: Bytes,
     rest: BytesMut,
+    /// The size that its head tells.
+    told: usize,
     limit: usize,
     memory: &'a Semaphore,
     held: Option<SemaphorePermit<'a>>,
@@ -102,6 +106,8 @@ impl Parts<'_> {
             return;
         }
         if self.rest.is_empty() {
+            // Its pages are not touched before they are written: a length that is a lie costs nothing.
+            self.rest = BytesMut::with_capacity(self.told);
             self.rest.extend_from_slice(&std::mem::take(&mut self.first));
         }
         self.rest.extend_from_slice(&data);

@@ -28,7 +28,7 @@ pub(super) async fn validate(State(reviews): State<Arc<Reviews>>, request: Reque
     span.record("uid", uid.as_str());
     span.record("verdict", *verdict);
     reviews.metrics.answered(&answer.summary, begun.elapsed());
-    log(&answer.summary);
+    log(&reviews, &answer.summary);
     respond(answer)
 }
 
@@ -94,10 +94,17 @@ pub(super) fn respond(answer: Answer) -> Response {
 }
 
 /// One line for whatever was not let through; no line for what was.
-fn log(summary: &Summary) {
+fn log(reviews: &Reviews, summary: &Summary) {
     let Summary { verdict, uid, line, .. } = summary;
-    if matches!(*verdict, "denied" | "unavailable" | "malformed") {
-        tracing::info!(verdict, uid, "{}", visible(line));
+    match *verdict {
+        "denied" => tracing::info!(verdict, uid, "{}", visible(line)),
+        // Not from an API server.
+        "malformed" if uid.is_empty() => tracing::debug!(verdict, "{}", visible(line)),
+        // In an overload they are many, and alike: the metrics have their number.
+        "malformed" | "unavailable" if reviews.is_first_of_second() => {
+            tracing::info!(verdict, uid, "{}", visible(line));
+        }
+        _ => {}
     }
 }
 
@@ -134,11 +141,11 @@ struct Time {
 }
 
 impl Time {
-    /// A tenth is kept for the way back, the answer's and the request's: the caller's clock started before ours.
+    /// A part is kept for both ways: the caller's clock started before ours and stops after it.
     fn new(begun: Instant, budget: Duration, told: Option<Duration>) -> Self {
         let total = told.map_or(budget, |told| told.min(budget));
-        let margin = (total / 10).clamp(Duration::from_millis(10), Duration::from_millis(250));
-        Self { answer: begun + total.saturating_sub(margin), end: begun + total.saturating_sub(margin / 2) }
+        let margin = (total / 8).clamp(Duration::from_millis(10), Duration::from_millis(250));
+        Self { answer: begun + total.saturating_sub(margin), end: begun + total.saturating_sub(margin * 3 / 4) }
     }
 }
 
@@ -179,7 +186,7 @@ mod tests {
         let given = |told| (Time::new(begun, budget, told).answer - begun).as_millis();
         assert_eq!(given(None), 2250);
         assert_eq!(given(Some(Duration::from_secs(30))), 2250);
-        assert_eq!(given(Some(Duration::from_secs(1))), 900);
+        assert_eq!(given(Some(Duration::from_secs(1))), 875);
         assert_eq!(given(Some(Duration::from_millis(1))), 0);
     }
 

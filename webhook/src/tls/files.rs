@@ -65,3 +65,28 @@ impl Files {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use std::fs;
+
+    #[test]
+    fn serves_an_expired_leaf_when_there_is_no_other_and_reports_it_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+        let (certificate, mut files) = (Certificate::default(), Files::new(&chain, &key));
+        assert!(!files.poll(&certificate), "there are no files yet");
+        for (year, has_expired) in [(2001, true), (2060, false)] {
+            let pair = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(year, 1, 1);
+            fs::write(&chain, params.self_signed(&pair).unwrap().pem()).unwrap();
+            fs::write(&key, pair.serialize_pem()).unwrap();
+            assert!(files.poll(&certificate));
+            assert_eq!(files.expired == certificate.not_after(), has_expired);
+        }
+    }
+}
