@@ -161,7 +161,8 @@ fn mutate(document: &mut Value, at: &Index, mutation: &Mutation) {
     match mutation {
         Mutation::Replace(value) => *document.pointer_mut(&place).unwrap() = value.clone(),
         Mutation::Copy(from) => {
-            let value = document.pointer(from.get(&found)).unwrap().clone();
+            let from: &String = from.get(&found);
+            let value = document.pointer(from).unwrap().clone();
             *document.pointer_mut(&place).unwrap() = value;
         }
         Mutation::Remove => {
