@@ -1,9 +1,11 @@
 //! The admission webhook: one handler around `sluice_rules`, and what keeps it alive.
 
 pub mod admission;
+pub mod cel;
 pub mod command;
 pub mod guards;
 pub mod ledger;
+pub mod review;
 pub mod server;
 pub mod telemetry;
 pub mod tls;
