@@ -7,6 +7,7 @@ mod approval;
 mod caps;
 mod freeze;
 mod history;
+mod ledger;
 mod matches;
 mod period;
 pub(crate) mod time;
@@ -14,14 +15,18 @@ pub(crate) mod time;
 pub use approval::Approval;
 pub use freeze::{Cron, Freeze, Ongoing, Zone};
 pub use history::{History, Moved, Record};
+pub use ledger::{Cover, Entry, Held, Known, Ledger, Mark, Noted, Reserved, Sight, Terms, covered, covered_splits};
 pub use matches::glob;
 pub use period::Period;
 
 use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
+use crate::health::Severity;
 use crate::policy::{Identity, nullable, typed};
-use crate::split::{Change, RuleChange, ServiceKey, Split};
+use crate::split::{Change, RuleChange, ServiceKey, Shares, Split};
 use jiff::{SignedDuration, Timestamp};
+use matches::Traffic;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,33 +47,36 @@ pub fn judge(
     now: Timestamp,
 ) -> Verdict {
     // Clocks of replicas differ; time that was recorded has passed.
-    let now = history.records.iter().map(|record| record.time).fold(now, Timestamp::max);
-    let mut verdict = Verdict { outcome: Outcome::Allowed, causes: Vec::new(), records: Vec::new() };
+    let now = history.now(now);
+    let mut verdict = Verdict { outcome: Outcome::Allowed, causes: Vec::new(), records: Vec::new(), notes: Vec::new() };
     for subject in request.subjects() {
-        let mut record = subject.record(request, now);
-        let mut settles = BTreeSet::new();
-        for guard in guards.iter().filter(|guard| subject.is_under(guard, &request.identity)) {
-            settles.insert(guard.spec.settle());
+        let mut record = subject.record(&request.identity, now);
+        record.automated = request.author == Author::Bot;
+        let traffic = subject.traffic(&request.identity);
+        // Guards mostly share one `settle`: what moves forward is found once for each.
+        let mut lanes: Vec<(SignedDuration, Vec<Forward>)> = Vec::new();
+        for guard in guards.iter().filter(|guard| guard.spec.r#match.fits(&traffic)) {
             let automated = guard.is_automated(&request.author);
             record.automated |= automated;
-            let forward = subject.forward(request, history, guard.spec.settle(), now);
+            let settle = guard.spec.settle();
+            let lane = lanes.iter().position(|(known, _)| *known == settle).unwrap_or_else(|| {
+                lanes.push((settle, subject.forward(&request.identity, history, settle, now)));
+                lanes.len() - 1
+            });
+            let forward = &lanes[lane].1;
             if forward.is_empty() {
                 continue;
             }
-            let breaches = caps::breaches(guard, &subject, &forward, request, history, now);
+            let breaches = caps::breaches(guard, &subject, forward, request, history, now);
             let bound = automated || guard.spec.automation.human_needs_approval;
             let causes = breaches.into_iter().map(|breach| breach.cause(guard, request, approvals, bound, now));
             verdict.causes.extend(causes);
         }
-        if settles.is_empty() {
-            settles.insert(Spec::default().settle());
+        if lanes.is_empty() {
+            let settle = Spec::default().settle();
+            lanes.push((settle, subject.forward(&request.identity, history, settle, now)));
         }
-        let forward = settles.iter().flat_map(|settle| subject.forward(request, history, *settle, now));
-        let forward: Vec<f64> = forward.map(|forward| forward.rule.shift).collect();
-        record.rollback = forward.is_empty();
-        if !record.rollback {
-            record.shift = forward.into_iter().fold(0.0, f64::max);
-        }
+        record.count(lanes.iter().flat_map(|(_, forward)| forward));
         verdict.records.push(record);
     }
     let outcome = |cause: &Cause| match cause.effect {
@@ -84,10 +92,9 @@ pub fn judge(
 ///
 /// Guards that only warn count too: who plans a change keeps clear of them.
 pub fn max_step(guards: &[ShiftGuard], identity: &Identity, split: &Split) -> Option<f64> {
-    let services: Vec<_> = split.backends.iter().map(|backend| &backend.service).chain([&split.destination]).collect();
-    let namespaces = [identity.namespace.as_deref(), split.namespace.as_deref()];
+    let traffic = Traffic::of_split(identity, split);
     let under = guards.iter().filter(|guard| guard.spec.enforcement != Enforcement::Audit);
-    let under = under.filter(|guard| guard.spec.r#match.fits(&split.mesh, &namespaces, &services));
+    let under = under.filter(|guard| guard.spec.r#match.fits(&traffic));
     let limits = under.flat_map(|guard| {
         let caps = &guard.spec.caps;
         [caps.max_step, caps.per_window.as_ref().map(|cap| cap.shift)]
@@ -147,6 +154,8 @@ pub struct Verdict {
     pub causes: Vec<Cause>,
     /// What history keeps of the change, one record per subject.
     pub records: Vec<Record>,
+    /// What else whoever makes the change should know.
+    pub notes: Vec<String>,
 }
 
 /// What happens to the change.
@@ -211,7 +220,7 @@ pub enum Effect {
 }
 
 /// Limits on shifts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShiftGuard {
     /// `sluice.dev/v1alpha1`.
@@ -225,18 +234,19 @@ pub struct ShiftGuard {
 }
 
 /// What Kubernetes keeps of an object; only the name matters here.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Metadata {
     /// The guard's name.
     pub name: String,
 }
 
 /// What a guard asks for.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     /// Which traffic it guards.
     #[serde(deserialize_with = "nullable")]
+    #[schemars(with = "Match")]
     pub r#match: Match,
     /// What happens to a change beyond a limit.
     pub enforcement: Enforcement,
@@ -258,7 +268,7 @@ pub struct Spec {
 }
 
 /// Which traffic a guard guards; `*` stands for any text.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Match {
     /// The meshes.
@@ -277,7 +287,7 @@ impl Default for Match {
 }
 
 /// What happens to a change beyond a limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Enforcement {
     /// It is refused.
     #[default]
@@ -289,7 +299,7 @@ pub enum Enforcement {
 }
 
 /// Whose changes count as automated.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Automation {
     /// Users or groups; `*` stands for any text. Left out: all service accounts.
@@ -305,7 +315,7 @@ impl Default for Automation {
 }
 
 /// How far shifts may go.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Caps {
     /// Percentage points in one change.
@@ -319,7 +329,7 @@ pub struct Caps {
 }
 
 /// A cap on the sum of shifts in a sliding window.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PerWindow {
     /// Percentage points.
@@ -329,7 +339,7 @@ pub struct PerWindow {
 }
 
 /// Which approvals lift the limits.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Approvals {
     /// How many people.
@@ -348,7 +358,7 @@ fn one() -> u32 {
 }
 
 /// What a policy's health must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Health {
     /// The lowest score, 0 to 100.
@@ -356,18 +366,7 @@ pub struct Health {
     pub min_score: Option<u8>,
     /// Findings from here on deny.
     #[serde(default)]
-    pub deny_severity: Option<DenySeverity>,
-}
-
-/// Findings from here on deny.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the words are their meaning")]
-pub enum DenySeverity {
-    Info,
-    Warning,
-    Error,
-    Critical,
+    pub deny_severity: Option<Severity>,
 }
 
 impl Spec {
@@ -493,64 +492,81 @@ struct Subject<'a> {
     rules: Vec<&'a RuleChange>,
 }
 
+impl Record {
+    /// Counts what does not move back; without any of it the record is a rollback.
+    fn count<'a>(&mut self, forward: impl Iterator<Item = &'a Forward<'a>>) {
+        let largest = forward.map(|forward| forward.rule.shift).reduce(f64::max);
+        self.rollback = largest.is_none();
+        self.shift = largest.unwrap_or(self.shift);
+    }
+}
+
 /// A rule that does not move back towards its stable split.
 struct Forward<'a> {
     rule: &'a RuleChange,
-    stable: crate::split::Shares,
+    stable: &'a Shares,
 }
 
 impl Request {
     fn subjects(&self) -> Vec<Subject<'_>> {
+        Subject::all(&self.change.rules)
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// The destinations whose traffic the rules move, in the order of their names.
+    fn all(rules: &'a [RuleChange]) -> Vec<Self> {
         let mut subjects: BTreeMap<(&str, &ServiceKey), Vec<&RuleChange>> = BTreeMap::new();
-        for rule in self.change.rules.iter().filter(|rule| rule.shift > NOISE) {
+        for rule in rules.iter().filter(|rule| rule.shift > NOISE) {
             subjects.entry((&rule.mesh, &rule.destination)).or_default().push(rule);
         }
         let subjects = subjects.into_iter();
         subjects.map(|((mesh, destination), rules)| Subject { mesh, destination, rules }).collect()
     }
-}
 
-impl<'a> Subject<'a> {
-    fn is_under(&self, guard: &ShiftGuard, identity: &Identity) -> bool {
-        self.rules.iter().any(|rule| {
-            let services: Vec<_> = rule.before.keys().chain(rule.after.keys()).chain([self.destination]).collect();
-            let namespaces = [identity.namespace.as_deref(), rule.namespace.as_deref()];
-            guard.spec.r#match.fits(self.mesh, &namespaces, &services)
-        })
+    fn traffic(&self, identity: &'a Identity) -> Traffic<'a> {
+        let mut traffic = Traffic::new(self.mesh, identity.namespace.as_deref());
+        traffic.add(self.destination);
+        for rule in &self.rules {
+            rule.before.keys().chain(rule.after.keys()).for_each(|service| traffic.add(service));
+            traffic.add_namespace(rule.namespace.as_deref());
+        }
+        traffic
     }
 
     fn forward(
         &self,
-        request: &Request,
-        history: &History,
+        policy: &Identity,
+        history: &'a History,
         settle: SignedDuration,
         now: Timestamp,
     ) -> Vec<Forward<'a>> {
         let mut forward = Vec::new();
         for rule in &self.rules {
-            let stable = history.stable(&request.identity, rule, settle, now);
-            if !history::is_rollback(rule, &stable) {
+            let stable = history.stable(policy, rule, settle, now);
+            if !history::is_rollback(rule, stable) {
                 forward.push(Forward { rule, stable });
             }
         }
         forward
     }
 
-    fn record(&self, request: &Request, time: Timestamp) -> Record {
+    fn record(&self, policy: &Identity, time: Timestamp) -> Record {
         let moved = |rule: &&RuleChange| Moved {
-            rule: rule.rule.clone(),
+            rule: rule.rule.brief(),
             before: rule.before.clone(),
             after: rule.after.clone(),
         };
         Record {
             time,
-            policy: request.identity.clone(),
+            policy: policy.clone(),
             mesh: self.mesh.to_owned(),
             destination: self.destination.clone(),
             shift: self.rules.iter().map(|rule| rule.shift).fold(0.0, f64::max),
-            automated: request.author == Author::Bot,
+            automated: false,
             rollback: false,
             rules: self.rules.iter().map(moved).collect(),
+            more: 0,
         }
     }
 }

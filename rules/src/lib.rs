@@ -11,6 +11,7 @@ pub mod health;
 pub mod plan;
 pub mod policy;
 pub mod proposal;
+pub mod render;
 pub mod schema;
 pub mod shadow;
 pub mod split;

@@ -1,4 +1,13 @@
 //! Reservations and confirmed shifts: judged and reserved in one step, so that racing changes cannot exceed a cap.
+//!
+//! [`sluice_rules::guard::Ledger`] says what a reservation is and when it ends. This module keeps the ledgers, in this
+//! process ([`Memory`]) or as `ShiftLedger` objects that all replicas share ([`Cluster`]).
+
+mod case;
+mod cluster;
+mod memory;
+
+pub use memory::Memory;
 
 use crate::world::World;
 use sluice_rules::guard::{Request, Verdict};
@@ -16,6 +25,8 @@ pub struct Asked {
     pub version: Option<String>,
     /// The splits before the change, as the review shows them.
     pub before: Vec<Split>,
+    /// The splits after the change; none when the object is deleted.
+    pub after: Vec<Split>,
     /// A dry run is judged and reserves nothing.
     pub dry_run: bool,
     /// When the answer must be there.
@@ -48,18 +59,21 @@ pub enum Ledger {
     Memory(Memory),
 }
 
-/// History in this process.
-#[derive(Debug, Default)]
-pub struct Memory {}
-
 impl Ledger {
     /// Judges a change and, when it may happen, reserves its shift.
+    ///
+    /// A denial is no error. A way back to the stable split is allowed even when it cannot be recorded; a note of the
+    /// verdict says so.
     ///
     /// # Errors
     ///
     /// Neither allowed nor denied: the change must not happen now, and the error says why.
     pub async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
-        let _ = (asked, world);
-        Err(Unavailable::Late)
+        match self {
+            Self::Memory(memory) => memory.admit(asked, world),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,29 +1,71 @@
 //! Which traffic a guard guards.
 
 use super::Match;
-use crate::split::ServiceKey;
+use crate::policy::Identity;
+use crate::split::{ServiceKey, Split};
+
+/// What guards are matched with: gathered once for a destination, asked by every guard.
+pub(super) struct Traffic<'a> {
+    mesh: &'a str,
+    namespaces: Vec<&'a str>,
+    names: Vec<&'a str>,
+}
+
+impl<'a> Traffic<'a> {
+    /// `namespace`: of the policy.
+    pub(super) fn new(mesh: &'a str, namespace: Option<&'a str>) -> Self {
+        let mut traffic = Self { mesh, namespaces: Vec::new(), names: Vec::new() };
+        traffic.add_namespace(namespace);
+        traffic
+    }
+
+    pub(super) fn of_split(identity: &'a Identity, split: &'a Split) -> Self {
+        let mut traffic = Self::new(&split.mesh, identity.namespace.as_deref());
+        traffic.add_split(split);
+        traffic
+    }
+
+    pub(super) fn add_split(&mut self, split: &'a Split) {
+        self.add_namespace(split.namespace.as_deref());
+        self.add(&split.destination);
+        split.backends.iter().for_each(|backend| self.add(&backend.service));
+    }
+
+    pub(super) fn add_namespace(&mut self, namespace: Option<&'a str>) {
+        let known = namespace.filter(|namespace| !self.namespaces.contains(namespace));
+        self.namespaces.extend(known);
+    }
+
+    /// A service is known by its key, without port, and by its plain name.
+    pub(super) fn add(&mut self, service: &'a ServiceKey) {
+        let key = service.as_str();
+        // The first name of a service is its key: rules of one destination name the same few services.
+        if self.names.contains(&key) {
+            return;
+        }
+        let unported = service.unported();
+        let plain = unported.split_once('/').map_or(unported, |(_, name)| name);
+        let plain = plain.find(['.', '{', '@']).map_or(plain, |end| &plain[..end]);
+        for name in [key, unported, plain] {
+            if !self.names.contains(&name) {
+                self.names.push(name);
+            }
+        }
+    }
+}
 
 impl Match {
     /// Any of the namespaces and any of the services is enough: whoever moves traffic of a guarded service does so from
     /// wherever the policy is.
-    pub(super) fn fits(&self, mesh: &str, namespaces: &[Option<&str>], services: &[&ServiceKey]) -> bool {
-        let any = |patterns: &[String], text: &str| patterns.iter().any(|pattern| glob(pattern, text));
+    pub(super) fn fits(&self, traffic: &Traffic) -> bool {
         // Universal form has no namespaces; then only `*` fits.
-        let known: Vec<_> = namespaces.iter().flatten().copied().collect();
-        let namespaces = if known.is_empty() { vec![""] } else { known };
-        any(&self.meshes, mesh)
-            && namespaces.into_iter().any(|namespace| any(&self.namespaces, namespace))
-            && services.iter().any(|service| names(service).iter().any(|name| any(&self.services, name)))
+        let namespaces = if traffic.namespaces.is_empty() { &[""] } else { traffic.namespaces.as_slice() };
+        any(&self.meshes, &[traffic.mesh]) && any(&self.namespaces, namespaces) && any(&self.services, &traffic.names)
     }
 }
 
-/// A service by its key, without port, and by its plain name.
-fn names(service: &ServiceKey) -> [&str; 3] {
-    let key = service.as_str();
-    let unported = service.unported();
-    let plain = unported.split_once('/').map_or(unported, |(_, name)| name);
-    let plain = plain.find(['.', '{', '@']).map_or(plain, |end| &plain[..end]);
-    [key, unported, plain]
+fn any(patterns: &[String], texts: &[&str]) -> bool {
+    patterns.iter().any(|pattern| pattern == "*" || texts.iter().any(|text| glob(pattern, text)))
 }
 
 /// Does the text fit the pattern, in which `*` stands for any text, also none?

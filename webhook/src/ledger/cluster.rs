@@ -1,0 +1,3 @@
+//! C
+/// x
+pub(super) const LEASE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
