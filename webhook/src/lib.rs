@@ -2,7 +2,9 @@
 
 pub mod admission;
 pub mod cel;
+pub mod cluster;
 pub mod command;
+pub mod crds;
 pub mod guards;
 pub mod ledger;
 pub mod review;
