@@ -7,9 +7,11 @@ mod case;
 mod cluster;
 mod memory;
 
+pub use cluster::{Before, Cluster, Counts, Seen};
 pub use memory::Memory;
 
 use crate::world::World;
+use jiff::Timestamp;
 use sluice_rules::guard::{Request, Verdict};
 use sluice_rules::split::Split;
 use std::time::Instant;
@@ -29,6 +31,8 @@ pub struct Asked {
     pub after: Vec<Split>,
     /// A dry run is judged and reserves nothing.
     pub dry_run: bool,
+    /// What time it is, by this process's clock.
+    pub now: Timestamp,
     /// When the answer must be there.
     pub deadline: Instant,
 }
@@ -57,6 +61,8 @@ pub enum Unavailable {
 pub enum Ledger {
     /// In this process: a restart forgets it, replicas do not share it.
     Memory(Memory),
+    /// In the cluster, shared by all replicas.
+    Cluster(Cluster),
 }
 
 impl Ledger {
@@ -71,6 +77,7 @@ impl Ledger {
     pub async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
         match self {
             Self::Memory(memory) => memory.admit(asked, world),
+            Self::Cluster(cluster) => cluster.admit(asked, world).await,
         }
     }
 }
