@@ -93,7 +93,6 @@ impl Route {
             after: Arc::new(after),
             now: Timestamp::now(),
             dry_run: false,
-            now: jiff::Timestamp::now(),
             deadline: Instant::now() + Duration::from_secs(10),
         }
     }
