@@ -44,6 +44,7 @@ use crate::split::Change;
 use crate::validate::Kuma;
 use object::Object;
 use rule::{Answer, Look};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -75,13 +76,15 @@ pub const RULES: &[Rule] = &[
 ];
 
 /// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the words are their meaning")]
 pub enum Severity {
     Info,
     Low,
+    #[serde(alias = "warning")]
     Medium,
+    #[serde(alias = "error")]
     High,
     Critical,
 }

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod policy;
 pub mod proposal;
 pub mod render;
+pub mod schema;
 pub mod shadow;
 pub mod split;
 pub mod validate;

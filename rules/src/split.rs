@@ -10,6 +10,7 @@ mod rule;
 mod share;
 
 pub use backend::{Backend, Entry, ServiceKey};
+pub(crate) use change::distance;
 pub use change::{Change, Raised, RuleChange, What, change, digest, hazards, shift};
 pub use clients::Clients;
 pub use rule::RuleKey;

@@ -1,8 +1,20 @@
 //! Reservations and confirmed shifts: judged and reserved in one step, so that racing changes cannot exceed a cap.
+//!
+//! [`sluice_rules::guard::Ledger`] says what a reservation is and when it ends. This module keeps the ledgers, in this
+//! process ([`Memory`]) or as `ShiftLedger` objects that all replicas share ([`Cluster`]).
+
+mod case;
+mod cluster;
+mod memory;
+
+pub use cluster::{Before, Cluster, Counts, Seen};
+pub use memory::Memory;
 
 use crate::world::World;
+use jiff::Timestamp;
 use sluice_rules::guard::{Request, Verdict};
 use sluice_rules::split::Split;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A change that asks to be admitted.
@@ -15,9 +27,13 @@ pub struct Asked {
     /// The resource version of the object as it is before the change; none when it is created.
     pub version: Option<String>,
     /// The splits before the change, as the review shows them.
-    pub before: Vec<Split>,
+    pub before: Arc<Vec<Split>>,
+    /// The splits after the change; none when the object is deleted.
+    pub after: Arc<Vec<Split>>,
     /// A dry run is judged and reserves nothing.
     pub dry_run: bool,
+    /// What time it is by our clock. Where replicas share a ledger the API server's clock counts.
+    pub now: Timestamp,
     /// When the answer must be there.
     pub deadline: Instant,
 }
@@ -46,20 +62,26 @@ pub enum Unavailable {
 pub enum Ledger {
     /// In this process: a restart forgets it, replicas do not share it.
     Memory(Memory),
+    /// In the cluster, shared by all replicas.
+    Cluster(Cluster),
 }
-
-/// History in this process.
-#[derive(Debug, Default)]
-pub struct Memory {}
 
 impl Ledger {
     /// Judges a change and, when it may happen, reserves its shift.
+    ///
+    /// A denial is no error. A way back to the stable split is allowed even when it cannot be recorded; a note of the
+    /// verdict says so.
     ///
     /// # Errors
     ///
     /// Neither allowed nor denied: the change must not happen now, and the error says why.
     pub async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
-        let _ = (asked, world);
-        Err(Unavailable::Late)
+        match self {
+            Self::Memory(memory) => memory.admit(asked, world),
+            Self::Cluster(cluster) => cluster.admit(asked, world).await,
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

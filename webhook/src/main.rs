@@ -14,7 +14,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(command::serve::Args),
+    Serve(Box<command::serve::Args>),
     Replay(command::replay::Args),
     Cel(command::cel::Args),
     Crds(command::crds::Args),

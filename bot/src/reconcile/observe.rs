@@ -281,7 +281,7 @@ impl Observed {
             let author = self.author(repository, commit)?;
             let request = Request { identity, author, change };
             let records = guard::judge(&self.guards, &request, &history, &[], time).records;
-            history.records.extend(records);
+            history.extend(records);
         }
         Ok(history)
     }

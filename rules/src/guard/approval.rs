@@ -1,16 +1,18 @@
 //! A person's consent to one digest.
 
+use super::time::Moment;
 use super::{Approvals, Author, Request, ShiftGuard, glob};
 use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
 use crate::policy::typed;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// A person's consent to one digest: the spec of a `ShiftApproval`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Approval {
     /// The digest of the change, as [`Change`](crate::split::Change) has it.
@@ -20,11 +22,13 @@ pub struct Approval {
     /// The approver's groups.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// Since when.
+    /// Since when; left out, since the object was created.
     #[serde(with = "super::time")]
+    #[schemars(with = "Option<Moment>")]
     pub created: Timestamp,
     /// Until when; left out, the guard's `maxAge` alone decides.
     #[serde(default, with = "super::time::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Moment>")]
     pub expires: Option<Timestamp>,
     /// Why, or where it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +54,8 @@ impl Approval {
     ///
     /// Every value that is wrong or unknown, with its field path.
     pub fn read(value: &Value) -> Result<Self, Vec<Diagnostic>> {
+        let dated = dated(value);
+        let value = dated.as_ref().unwrap_or(value);
         let (document, mut wrong) = typed::<ShiftApproval>(MALFORMED, value, &FieldPath::root());
         let Some(ShiftApproval { api_version, kind, spec, .. }) = document else { return Err(wrong) };
         let mut report = |at: FieldPath, problem: &str| wrong.push(Diagnostic::error(MALFORMED, at, problem));
@@ -71,6 +77,17 @@ impl Approval {
         }
         if wrong.is_empty() { Ok(spec) } else { Err(wrong) }
     }
+}
+
+/// The same document with its time of creation as the time of consent, where it names none.
+fn dated(value: &Value) -> Option<Value> {
+    if value.get("spec")?.get("created").is_some_and(|created| !created.is_null()) {
+        return None;
+    }
+    let created = value.get("metadata")?.get("creationTimestamp")?.clone();
+    let mut dated = value.clone();
+    dated.get_mut("spec")?.as_object_mut()?.insert("created".to_owned(), created);
+    Some(dated)
 }
 
 /// Who consents to the request in a way that this guard takes; `since` is the earliest time of consent.

@@ -55,7 +55,8 @@ pub(super) fn breaches(
         found.push(Breach { instead, ..breach(Code::MaxStep, problem) });
     }
     if let Some(cap) = per_window {
-        let in_window = |time: Timestamp| now.duration_since(time) < cap.window.0;
+        let span = cap.window.0.saturating_add(history.tolerance);
+        let in_window = |time: Timestamp| now.duration_since(time) < span;
         let records = history.of(subject.mesh, destination).filter(|record| !record.rollback);
         let mut inside: Vec<_> = records.filter(|record| in_window(record.time)).collect();
         inside.sort_by_key(|record| record.time);
@@ -70,7 +71,7 @@ pub(super) fn breaches(
             for record in inside {
                 sum -= record.shift;
                 if sum <= cap.shift + NOISE {
-                    until = record.time.checked_add(cap.window.0).ok();
+                    until = record.time.checked_add(span).ok();
                     break;
                 }
             }
@@ -80,9 +81,10 @@ pub(super) fn breaches(
     }
     if let Some(quiet) = min_interval {
         let last = history.of(subject.mesh, destination).map(|record| record.time).max();
-        if let Some(last) = last.filter(|last| now.duration_since(*last) < quiet.0) {
+        let span = quiet.0.saturating_add(history.tolerance);
+        if let Some(last) = last.filter(|last| now.duration_since(*last) < span) {
             let problem = format!("`{destination}` moved at {last}, the quiet time between two shifts is {quiet}");
-            let until = last.checked_add(quiet.0).ok();
+            let until = last.checked_add(span).ok();
             found.push(Breach { until, ..breach(Code::MinInterval, problem) });
         }
     }
@@ -105,7 +107,14 @@ pub(super) fn breaches(
         }
     }
     for freeze in &guard.spec.freeze {
-        let Some(ongoing) = freeze.ongoing(now) else { continue };
+        // It holds when it may hold: half of what two clocks may differ by is what one may be wrong by.
+        let error = history.tolerance / 2;
+        let mut moments = vec![now];
+        if !error.is_zero() {
+            moments.extend([now.saturating_sub(error), now.saturating_add(error)].into_iter().flatten());
+        }
+        let Some(mut ongoing) = moments.into_iter().find_map(|moment| freeze.ongoing(moment)) else { continue };
+        ongoing.until = ongoing.until.and_then(|until| until.checked_add(error).ok());
         let reason = if freeze.reason.is_empty() { String::new() } else { format!(" ({})", freeze.reason) };
         let problem = format!("`{destination}` is frozen since {}{reason}", ongoing.since);
         let since = Some(ongoing.since);

@@ -4,14 +4,16 @@ use super::Period;
 use cronexpr::{Crontab, MakeTimestamp};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::borrow::Cow;
 
 /// A time without shifts, again and again.
 ///
 /// It starts when the clock on the wall shows the time of `cron`, each date once: a time that the change to summer
 /// skips starts as much later as the clock jumps, one that the change to winter repeats starts the first time. It lasts
 /// its duration in hours that pass, so a freeze over the change to summer ends an hour later on the wall.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Freeze {
     /// When it starts.
@@ -131,6 +133,24 @@ impl<'de> Deserialize<'de> for Cron {
 
 const DECEMBER: &str = "2026-12-01T00:00:00Z";
 
+impl JsonSchema for Cron {
+    fn schema_name() -> Cow<'static, str> {
+        "Cron".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": r"^\s*\S+(\s+\S+){4}\s*$",
+            "description": "Minute, hour, day of month, month and day of week, such as 0 18 * * FRI.",
+        })
+    }
+}
+
 impl Serialize for Cron {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.text)
@@ -153,6 +173,24 @@ impl<'de> Deserialize<'de> for Zone {
         let unknown = |_| D::Error::custom(format_args!("no time zone `{name}`; write it like `Europe/Berlin`"));
         // The bundled data and nothing else: every machine must come to the same answer.
         jiff::tz::TimeZoneDatabase::bundled().get(&name).map(Self).map_err(unknown)
+    }
+}
+
+impl JsonSchema for Zone {
+    fn schema_name() -> Cow<'static, str> {
+        "Zone".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "minLength": 1,
+            "description": "A time zone by its IANA name, such as Europe/Berlin.",
+        })
     }
 }
 

@@ -1,31 +1,40 @@
 //! What moved before, and which split is the stable one.
 
 use super::NOISE;
+use super::time::Moment;
 use crate::policy::Identity;
 use crate::split::{RuleChange, RuleKey, ServiceKey, Shares};
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// The shifts so far, in the order of time. Records of other destinations do no harm.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
+/// The shifts so far. Records of other destinations do no harm.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
-    /// The shifts.
-    pub records: Vec<Record>,
+    /// The shifts, in the order of time.
+    pub records: Vec<Arc<Record>>,
+    /// How far apart the clocks of those who judge and record may be, all of them together: windows and quiet times are
+    /// this much longer, and a freeze holds half of it earlier and longer.
+    pub tolerance: SignedDuration,
 }
 
 /// One change of one destination's traffic.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
     /// When.
     #[serde(with = "super::time")]
+    #[schemars(with = "Moment")]
     pub time: Timestamp,
     /// By a change of which policy.
+    #[schemars(with = "PolicyIdentity")]
     pub policy: Identity,
     /// The mesh of the destination.
     pub mesh: String,
     /// Whose traffic, whatever the port.
+    #[schemars(with = "String")]
     pub destination: ServiceKey,
     /// How far, in percentage points: the largest over the rules that did not move back.
     pub shift: f64,
@@ -33,47 +42,99 @@ pub struct Record {
     pub automated: bool,
     /// Did all of it move back towards the stable split? Then no window counts it.
     pub rollback: bool,
-    /// The rules that moved.
+    /// The rules that moved, in the order of their keys.
     pub rules: Vec<Moved>,
+    /// How many rules moved that are not listed; each moved like one that is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: usize,
+}
+
+pub(super) fn is_zero(more: &usize) -> bool {
+    *more == 0
+}
+
+/// What a schema says of an [`Identity`].
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct PolicyIdentity {
+    kind: String,
+    mesh: String,
+    namespace: Option<String>,
+    name: String,
 }
 
 /// One rule that moved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Moved {
     /// Which rule.
+    #[schemars(with = "String")]
     pub rule: RuleKey,
     /// Who answered before.
+    #[schemars(with = "BTreeMap<String, f64>")]
     pub before: Shares,
     /// Who answered after.
+    #[schemars(with = "BTreeMap<String, f64>")]
     pub after: Shares,
 }
 
 impl History {
     /// The records of a destination, oldest first.
     pub fn of<'a>(&'a self, mesh: &'a str, destination: &'a ServiceKey) -> impl DoubleEndedIterator<Item = &'a Record> {
-        self.records.iter().filter(move |record| record.mesh == mesh && record.destination == *destination)
+        let records = self.records.iter().map(Arc::as_ref);
+        records.filter(move |record| record.mesh == mesh && record.destination == *destination)
+    }
+
+    /// The moment that a clock's `now` is: time that was recorded has passed.
+    pub(super) fn now(&self, now: Timestamp) -> Timestamp {
+        self.records.iter().map(|record| record.time).fold(now, Timestamp::max)
     }
 
     /// The split before the current run of shifts. A split that stood for `settle` ends a run.
-    pub(super) fn stable(
-        &self,
+    pub(super) fn stable<'a>(
+        &'a self,
         policy: &Identity,
-        rule: &RuleChange,
+        rule: &'a RuleChange,
         settle: SignedDuration,
         now: Timestamp,
-    ) -> Shares {
+    ) -> &'a Shares {
+        let settle = settle.saturating_add(self.tolerance);
+        let key = rule.rule.brief();
         let mut stable = &rule.before;
         let mut later = now;
         for record in self.of(&rule.mesh, &rule.destination).rev().filter(|record| record.policy == *policy) {
-            let Some(moved) = record.rules.iter().find(|moved| moved.rule == rule.rule) else { continue };
+            let Some(moved) = record.moved(&key, stable) else { continue };
             if later.duration_since(record.time) >= settle {
                 break;
             }
             stable = &moved.before;
             later = record.time;
         }
-        stable.clone()
+        stable
+    }
+}
+
+impl From<Vec<Record>> for History {
+    fn from(records: Vec<Record>) -> Self {
+        let mut history = Self::default();
+        history.extend(records);
+        history
+    }
+}
+
+impl Extend<Record> for History {
+    fn extend<T: IntoIterator<Item = Record>>(&mut self, records: T) {
+        self.records.extend(records.into_iter().map(Arc::new));
+    }
+}
+
+impl Record {
+    /// What happened to a rule that led to these shares. A rule that the record has no room for moved like one that is
+    /// listed.
+    fn moved(&self, rule: &RuleKey, to: &Shares) -> Option<&Moved> {
+        let from = self.rules.partition_point(|moved| moved.rule < *rule);
+        let listed = self.rules.get(from).filter(|moved| moved.rule == *rule);
+        listed.or_else(|| self.rules.iter().filter(|_| self.more > 0).find(|moved| moved.after == *to))
     }
 }
 

@@ -1,10 +1,11 @@
 //! What guards let pass, and when.
 
 use super::*;
+use crate::health::Severity;
 use crate::policy::Policy;
 use crate::split::{change, splits};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 #[test]
@@ -32,7 +33,7 @@ fn read(file: &Path) -> String {
 }
 
 /// The route of the fixtures: `{v1: 90, v2: 10}` are weights; null is no route.
-fn route(weights: &Value) -> Vec<Split> {
+pub(super) fn route(weights: &Value) -> Vec<Split> {
     let Value::Object(weights) = weights else { return Vec::new() };
     let refs: Vec<_> = weights
         .iter()
@@ -44,7 +45,7 @@ fn route(weights: &Value) -> Vec<Split> {
     splits(&Policy::read(&policy).unwrap()).0
 }
 
-fn identity() -> Identity {
+pub(super) fn identity() -> Identity {
     serde_json::from_value(
         json!({"kind": "MeshHTTPRoute", "mesh": "default", "namespace": "demo", "name": "summarize"}),
     )
@@ -89,8 +90,8 @@ fn outcome(case: &Value) -> Value {
         return json!({ "guards": refused });
     }
     let request = request(&case["request"]["before"], &case["request"]["after"], author(&case["request"]));
-    let records = case["history"].as_array().into_iter().flatten().map(record).collect();
-    let history = History { records };
+    let records: Vec<_> = case["history"].as_array().into_iter().flatten().map(record).collect();
+    let history = History::from(records);
     let approvals = case["approvals"].as_array().into_iter().flatten().map(|approval| {
         let mut approval = approval.clone();
         if approval["digest"] == "this" {
@@ -115,7 +116,7 @@ fn outcome(case: &Value) -> Value {
     answer
 }
 
-fn guard(spec: Value) -> ShiftGuard {
+pub(super) fn guard(spec: Value) -> ShiftGuard {
     let guard =
         json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "ShiftGuard", "metadata": {"name": "g"}, "spec": spec});
     ShiftGuard::read(&guard).unwrap()
@@ -232,6 +233,12 @@ fn an_approval_is_read_strictly() {
     let mut approval = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "ShiftApproval", "metadata": {"name": "a"},
         "spec": {"digest": "0".repeat(64), "approver": "ana", "created": "2026-11-25T00:00:00Z", "expires": null}});
     assert_eq!(Approval::read(&approval).unwrap().approver, "ana");
+    let spec = approval["spec"].as_object_mut().unwrap();
+    let created = spec.remove("created").unwrap();
+    assert!(Approval::read(&approval).unwrap_err()[0].message.contains("created"));
+    approval["metadata"]["creationTimestamp"] = json!("2026-11-25T06:00:00Z");
+    assert_eq!(Approval::read(&approval).unwrap().created, "2026-11-25T06:00:00Z".parse().unwrap());
+    approval["spec"]["created"] = created;
     approval["spec"]["digest"] = json!("0123");
     approval["spec"]["expires"] = json!("2026-11-24T00:00:00Z");
     let wrong: Vec<_> = Approval::read(&approval).unwrap_err().iter().map(|wrong| wrong.field.to_string()).collect();
@@ -243,12 +250,33 @@ fn an_approval_is_read_strictly() {
 }
 
 #[test]
+fn a_schema_knows_what_guards_and_approvals_hold() {
+    let schema = json!(schemars::schema_for!(Spec));
+    let of = |path: &str| schema.pointer(path).unwrap_or_else(|| panic!("no {path} in {schema:#}"));
+    assert_eq!(of("/$defs/Freeze/properties/cron/type"), "string");
+    assert_eq!(of("/$defs/PerWindow/properties/window/type"), "string");
+    assert_eq!(of("/$defs/Severity/enum"), &json!(["info", "low", "medium", "high", "critical"]));
+    let schema = json!(schemars::schema_for!(Approval));
+    assert_eq!(schema["required"], json!(["digest", "approver"]));
+    assert_eq!(schema["properties"]["expires"]["format"], "date-time");
+}
+
+#[test]
+fn a_severity_may_be_said_in_older_words() {
+    for (text, severity) in [("warning", Severity::Medium), ("error", Severity::High), ("critical", Severity::Critical)]
+    {
+        let health: Health = serde_json::from_value(json!({"denySeverity": text})).unwrap();
+        assert_eq!(health.deny_severity, Some(severity));
+    }
+}
+
+#[test]
 fn a_record_keeps_its_meaning_as_json() {
     let moved = request(&json!({"v1": 90, "v2": 10}), &json!({"v1": 80, "v2": 20}), Author::Bot);
     let now = "2026-11-25T00:00:00Z".parse().unwrap();
-    let history = History { records: judge(&[], &moved, &History::default(), &[], now).records };
-    let text = serde_json::to_string(&history).unwrap();
-    assert_eq!(serde_json::from_str::<History>(&text).unwrap(), history);
+    let records = judge(&[], &moved, &History::default(), &[], now).records;
+    let text = serde_json::to_string(&records).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Record>>(&text).unwrap(), records);
 }
 
 /// Lets automation try to reach `steps` one after the other, a time apart; gives back what was admitted.
@@ -262,11 +290,11 @@ fn climb(guards: &[ShiftGuard], steps: &[(u32, i64)]) -> Vec<Record> {
         let request = request(&weights(at), &weights(*percent), Author::Bot);
         let verdict = judge(guards, &request, &history, &[], now);
         if verdict.outcome != Outcome::Denied {
-            history.records.extend(verdict.records);
+            history.extend(verdict.records);
             at = *percent;
         }
     }
-    history.records
+    history.records.iter().map(|record| Record::clone(record)).collect()
 }
 
 fn any_steps() -> impl Strategy<Value = Vec<(u32, i64)>> {
@@ -360,7 +388,7 @@ proptest! {
         let canary = at.iter().find(|(service, _)| service.as_str().starts_with("v2")).map_or(0.0, |(_, share)| *share);
         prop_assume!(canary > 0.0 && records.windows(2).all(|pair| pair[1].time.duration_since(pair[0].time).as_hours() < 24));
         let back = request(&json!({"v1": 100 - canary as u32, "v2": canary as u32}), &json!({"v1": 1}), Author::Bot);
-        let verdict = judge(&shut, &back, &History { records }, &[], now);
+        let verdict = judge(&shut, &back, &History::from(records), &[], now);
         prop_assert_eq!(verdict.outcome, Outcome::Allowed);
         prop_assert!(verdict.records[0].rollback);
     }
@@ -374,7 +402,7 @@ proptest! {
         let share = last.rules[0].after.iter().find(|(service, _)| service.as_str().starts_with("v2")).map_or(0, |(_, share)| *share as u32);
         let weights = |canary: u32| json!({"v1": 100 - canary, "v2": canary});
         let request = request(&weights(share), &weights(goal), Author::Bot);
-        let history = History { records };
+        let history = History::from(records);
         let next = next_allowed(&guards, &request, &history, last.time);
         if request.change.shift <= 30.0 {
             prop_assert!(next.is_some());

@@ -120,8 +120,8 @@ pub fn change(old: &[Split], new: &[Split]) -> Change {
 
 /// SHA-256 (hex) over the canonical form of splits: rules, clients and reduced shares, in the order of their keys.
 /// Scale, order and entries without weight do not matter.
-pub fn digest(splits: &[Split]) -> String {
-    sealed(splits.iter().map(|split| canon(split, Side::Rule(split))).collect())
+pub fn digest<'a>(splits: impl IntoIterator<Item = &'a Split>) -> String {
+    sealed(splits.into_iter().map(|split| canon(split, Side::Rule(split))).collect())
 }
 
 /// What costs requests although the shares are fine.

@@ -3,12 +3,16 @@
 use super::ServiceKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// Identity of a rule: mesh, kind of route, destination and matches in canonical form. Reordering changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RuleKey(String);
+
+/// A longer key is told briefly in a ledger.
+const LONGEST: usize = 240;
 
 /// The matches of a rule that takes every request.
 pub(super) const ANY: &str = "any";
@@ -22,6 +26,23 @@ impl RuleKey {
             text += &format!(" {}", hostnames.join(","));
         }
         Self(format!("{text} {matches}"))
+    }
+
+    /// The same where it is short; else its beginning with a hash, for where much room for it would be too much.
+    pub fn brief(&self) -> Self {
+        if self.0.len() <= LONGEST {
+            return self.clone();
+        }
+        let start = self.0.char_indices().map(|(at, _)| at).take_while(|at| *at <= LONGEST / 2).last().unwrap_or(0);
+        Self(format!("{}…{}", &self.0[..start], &hex::encode(Sha256::digest(&self.0))[..32]))
+    }
+
+    pub(crate) fn is_catch_all(&self) -> bool {
+        self.0.rsplit_once(' ').is_some_and(|(_, matches)| matches == ANY)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 

@@ -1,16 +1,231 @@
 //! `sluice-webhook serve`.
 
+use crate::admission::Admission;
+use crate::guards;
+use crate::ledger::{Ledger, Memory};
+use crate::server::{self, Life, Limits, Listener, Phase, Readiness};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{Format, Telemetry};
+use crate::tls::{self, Certificate, Oldest};
+use crate::world::Shared;
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use sluice_rules::validate::{Kuma, Version};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_rustls::TlsAcceptor;
 
-/// serve
+/// How often files are read again.
+const POLL: Duration = Duration::from_secs(1);
+/// Time for the last answers after the drain.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Answers admission reviews
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// File or folder with ShiftGuard and ShiftApproval documents, read again when it changes
+    #[arg(long, value_name = "PATH")]
+    guards: PathBuf,
+    /// Certificate chain, leaf first, PEM; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Address for reviews, TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
+    listen: SocketAddr,
+    /// Address for /live, /ready and /metrics, plain HTTP
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080")]
+    status_listen: SocketAddr,
+    /// Oldest TLS version
+    #[arg(long, value_name = "VERSION", default_value = "1.3")]
+    tls_min: Oldest,
+    /// Kuma's generation: 2.14 or 3.0
+    #[arg(long, value_name = "VERSION", default_value = "2.14", value_parser = kuma_version)]
+    kuma: Version,
+    /// Kuma's zone
+    #[arg(long, value_name = "NAME", default_value_t = Kuma::default().zone)]
+    zone: String,
+    /// Namespace of Kuma's control plane
+    #[arg(long, value_name = "NAME", default_value_t = Kuma::default().system_namespace)]
+    system_namespace: String,
+    /// Time for one review, unless the API server grants less
+    #[arg(long, value_name = "TIME", default_value = "2500ms", value_parser = duration)]
+    budget: Duration,
+    /// Reviews in work at once
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().in_work)]
+    max_reviews: usize,
+    /// Reviews that may wait; beyond, they are denied at once
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().in_queue)]
+    max_waiting: usize,
+    /// Open connections
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connections)]
+    max_connections: u32,
+    /// Greatest age of a connection; each gets its own, between half of this and this
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    max_connection_age: Duration,
+    /// On SIGTERM, time for callers to find another replica while this one still answers
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    drain: Duration,
+    /// Threads that answer; as many as there are processors, within 2 and 8, when left out
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<std::num::NonZeroUsize>,
+    /// How logs look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
+    /// What is logged, such as `debug` or `warn,sluice_webhook=info`
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
+    log: String,
+    /// Sends traces there with OTLP over HTTP, such as http://collector:4318
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 ///
 /// What stops it.
-pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // Everything that speaks TLS in this process agrees on one provider; the first one to ask would choose otherwise.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let otlp = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
+    let telemetry = Telemetry::start(args.log_format, &args.log, otlp)?;
+    // `available_parallelism` knows a container's quota. A second thread keeps /live up beside one long review.
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = args.threads.map_or(processors.clamp(2, 8), usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let result = runtime.block_on(serve(args));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    telemetry.finish();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(args: &Args) -> anyhow::Result<()> {
+    // First of all: the first process of a container ignores a signal that it has no handler for.
+    let mut signals = Signals::new()?;
+    let limits = args.limits();
+    let life = Life::default();
+    let readiness = Readiness::new(&life);
+    let certificate = Certificate::default();
+    let metrics = Arc::new(Metrics::new(certificate.clone()));
+    let world = Shared::default();
+
+    serve_certificate_files(args, &certificate, &readiness);
+    let ledger = without_cluster(args, &world, &readiness);
+    let admission = Arc::new(Admission::new(world, ledger));
+    let handler = server::handler(move |body, deadline| {
+        let admission = Arc::clone(&admission);
+        async move { admission.answer(&body, deadline).await }
+    });
+
+    let tls = TlsAcceptor::from(Arc::new(certificate.server_config(args.tls_min)?));
+    let (reviews, status) = (server::bind(args.listen).await?, server::bind(args.status_listen).await?);
+    tracing::info!("reviews on {}, status on {}", reviews.local_addr()?, status.local_addr()?);
+    let router = server::router(handler, &limits, Arc::clone(&metrics));
+    let reviews = Listener::new(reviews, Some(tls), router, &limits, &life, Arc::clone(&metrics));
+    let router = server::status_router(readiness, Arc::clone(&metrics));
+    // It answers until the process ends.
+    tokio::spawn(Listener::new(status, None, router, &limits, &Life::default(), metrics).run());
+    let reviews = tokio::spawn(reviews.run());
+
+    signals.next().await;
+    tracing::info!("shutting down: {:?} for callers to go elsewhere; a second signal ends at once", args.drain);
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::warn!("ended by a second signal");
+        std::process::exit(1);
+    });
+    life.enter(Phase::Draining);
+    tokio::time::sleep(args.drain).await;
+    life.enter(Phase::Stopping);
+    if tokio::time::timeout(args.budget + LAST_ANSWERS, reviews).await.is_err() {
+        tracing::warn!("connections that did not end are cut off");
+    }
+    tracing::info!("done");
+    Ok(())
+}
+
+/// Serves the certificate in `--cert` and `--key`; ready when there is one.
+fn serve_certificate_files(args: &Args, certificate: &Certificate, readiness: &Readiness) {
+    let mut files = tls::files::Files::new(&args.cert, &args.key);
+    let (certificate, condition) = (certificate.clone(), readiness.condition("certificate"));
+    again_and_again(move || condition.set(files.poll(&certificate)));
+}
+
+/// Everything that a cluster would tell: guards come from files, and history lives in this process.
+fn without_cluster(args: &Args, world: &Shared, readiness: &Readiness) -> Ledger {
+    tracing::warn!("no cluster: history is kept in memory only; a restart forgets it and replicas do not share it");
+    let kuma = Kuma { version: args.kuma, zone: args.zone.clone(), system_namespace: args.system_namespace.clone() };
+    world.update(|world| world.kuma = kuma.clone());
+    let mut files = guards::Files::new(&args.guards);
+    let (world, condition) = (world.clone(), readiness.condition("guards"));
+    again_and_again(move || condition.set(files.poll(&world, Timestamp::now())));
+    Ledger::Memory(Memory::default())
+}
+
+/// Does something now and then every second, away from the threads that answer.
+fn again_and_again(mut work: impl FnMut() + Send + 'static) {
+    work();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(POLL).await;
+            let done = tokio::task::spawn_blocking(move || {
+                work();
+                work
+            });
+            match done.await {
+                Ok(back) => work = back,
+                Err(_) => return tracing::error!("files are not read any more: restart the process"),
+            }
+        }
+    });
+}
+
+impl Args {
+    fn limits(&self) -> Limits {
+        Limits {
+            budget: self.budget,
+            in_work: self.max_reviews,
+            in_queue: self.max_waiting,
+            connections: self.max_connections,
+            age: self.max_connection_age,
+            ..Limits::default()
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let handle = |kind| signal(kind).context("cannot handle signals");
+        Ok(Self(handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+fn kuma_version(text: &str) -> Result<Version, String> {
+    match text {
+        "2.14" => Ok(Version::V2_14),
+        "3.0" => Ok(Version::V3_0),
+        _ => Err("known are 2.14 and 3.0".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())
 }

@@ -1,0 +1,65 @@
+//! Which destinations have a ledger, and how long their history matters.
+
+use crate::guard::{Request, ShiftGuard, Subject, Traffic};
+use crate::policy::Identity;
+use crate::split::{ServiceKey, Split};
+use jiff::SignedDuration;
+use std::collections::BTreeMap;
+
+/// A destination that guards cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cover {
+    /// Its mesh.
+    pub mesh: String,
+    /// The destination.
+    pub destination: ServiceKey,
+    /// How long a move matters: the longest window, quiet time or `settle` of the guards, at least a day.
+    pub keep: SignedDuration,
+    /// The longest `settle` of the guards.
+    pub settle: SignedDuration,
+}
+
+/// The destinations whose traffic a request moves and that guards cover, in a stable order.
+pub fn covered(guards: &[ShiftGuard], request: &Request) -> Vec<Cover> {
+    let subjects = Subject::all(&request.change.rules);
+    let cover = |subject: &Subject| {
+        let traffic = subject.traffic(&request.identity);
+        Cover::of(guards, subject.mesh, subject.destination, &traffic)
+    };
+    subjects.iter().filter_map(cover).collect()
+}
+
+/// The destinations that a policy splits and that guards cover, in a stable order.
+pub fn covered_splits<'a>(
+    guards: &[ShiftGuard],
+    policy: &'a Identity,
+    splits: impl IntoIterator<Item = &'a Split>,
+) -> Vec<Cover> {
+    let mut destinations: BTreeMap<(&str, &ServiceKey), Traffic> = BTreeMap::new();
+    for split in splits {
+        let traffic = destinations.entry((&split.mesh, &split.destination));
+        traffic.or_insert_with(|| Traffic::new(&split.mesh, policy.namespace.as_deref())).add_split(split);
+    }
+    let destinations = destinations.into_iter();
+    destinations.filter_map(|((mesh, destination), traffic)| Cover::of(guards, mesh, destination, &traffic)).collect()
+}
+
+impl Cover {
+    fn of(guards: &[ShiftGuard], mesh: &str, destination: &ServiceKey, traffic: &Traffic) -> Option<Self> {
+        let mut found: Option<Self> = None;
+        for guard in guards.iter().filter(|guard| guard.spec.r#match.fits(traffic)) {
+            let cover = found.get_or_insert_with(|| Self::least(mesh, destination.clone()));
+            let caps = &guard.spec.caps;
+            let times = [caps.per_window.as_ref().map(|cap| cap.window), caps.min_interval];
+            cover.settle = cover.settle.max(guard.spec.settle());
+            cover.keep = times.into_iter().flatten().fold(cover.keep.max(cover.settle), |keep, time| keep.max(time.0));
+        }
+        found
+    }
+
+    /// A destination that no guard covers any more, whose ledger is still there.
+    pub fn least(mesh: impl Into<String>, destination: ServiceKey) -> Self {
+        let day = SignedDuration::from_hours(24);
+        Self { mesh: mesh.into(), destination, keep: day, settle: SignedDuration::ZERO }
+    }
+}

@@ -1,0 +1,72 @@
+//! One change before the ledgers of its destinations.
+
+use super::Asked;
+use crate::world::World;
+use jiff::Timestamp;
+use sluice_rules::guard::{self, Cover, History, Mark, Outcome, Sight, Terms, Verdict};
+
+/// A change and the ledgers of the destinations whose traffic it moves, in a stable order.
+pub(super) struct Case<'a> {
+    asked: &'a Asked,
+    world: &'a World,
+    terms: &'a Terms,
+    by: &'a str,
+}
+
+impl<'a> Case<'a> {
+    pub(super) fn new(asked: &'a Asked, world: &'a World, terms: &'a Terms, by: &'a str) -> Self {
+        Self { asked, world, terms, by }
+    }
+
+    pub(super) fn covers(&self) -> Vec<Cover> {
+        guard::covered(&self.world.guards, &self.asked.request)
+    }
+
+    /// What the change is known by in a ledger.
+    pub(super) fn mark(&self, ledger: &guard::Ledger) -> Mark {
+        Mark {
+            policy: self.asked.request.identity.clone(),
+            uid: self.asked.uid.clone(),
+            version: self.asked.version.clone(),
+            digest: ledger.digest(&self.asked.after),
+        }
+    }
+
+    /// Takes note of the object as the review shows it. One that is created shows nothing: that another of its name is
+    /// gone is not proved before it exists.
+    pub(super) fn observe(&self, ledger: &mut guard::Ledger, cover: &Cover, now: Timestamp) -> guard::Noted {
+        let Some(version) = self.asked.version.as_deref() else { return guard::Noted::default() };
+        let sight = Sight {
+            policy: &self.asked.request.identity,
+            uid: &self.asked.uid,
+            version: Some(version),
+            splits: &self.asked.before,
+            before: None,
+            gone: false,
+            fresh: false,
+            // Where a watch tells of writes at once, what it has not told of yet happened a moment ago at most.
+            at: self.terms.watched.then_some(now),
+        };
+        ledger.observe(&sight, cover.settle, self.terms, now)
+    }
+
+    pub(super) fn judge(&self, ledgers: &[&guard::Ledger], now: Timestamp) -> Verdict {
+        let mut history = History::default();
+        for ledger in ledgers {
+            ledger.tell(&mut history, Some(&self.mark(ledger)), self.terms, now);
+        }
+        guard::judge(&self.world.guards, &self.asked.request, &history, &self.world.approvals, now)
+    }
+
+    /// Reserves what the verdict allows; gives back whether it was not reserved already.
+    pub(super) fn reserve(&self, ledger: &mut guard::Ledger, cover: &Cover, verdict: &Verdict) -> bool {
+        let ours = |record: &&guard::Record| record.mesh == cover.mesh && record.destination == cover.destination;
+        let Some(record) = verdict.records.iter().find(ours) else { return false };
+        ledger.reserve(&self.mark(ledger), record.clone(), self.by, cover, self.terms)
+    }
+
+    /// Does the verdict leave anything to reserve?
+    pub(super) fn reserves(&self, verdict: &Verdict) -> bool {
+        verdict.outcome != Outcome::Denied && !self.asked.dry_run
+    }
+}
