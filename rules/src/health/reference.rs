@@ -168,7 +168,7 @@ fn with_port<'a>(service: &'a Service, port: Option<Wanted<'_>>) -> Target<'a> {
 }
 
 fn no_port(service: &Service, wanted: Wanted<'_>) -> String {
-    let ports: Vec<_> = service.ports.iter().take(10).map(|port| shown(port)).collect();
+    let ports: Vec<_> = service.ports.iter().take(10).map(shown).collect();
     let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
     format!("{} {} has no port {}, it has {ports}", service.kind, quoted(&service.name), quoted(&wanted.to_string()))
 }
