@@ -7,11 +7,14 @@ mod case;
 mod cluster;
 mod memory;
 
+pub use cluster::{Before, Cluster, Counts, Seen};
 pub use memory::Memory;
 
 use crate::world::World;
+use jiff::Timestamp;
 use sluice_rules::guard::{Request, Verdict};
 use sluice_rules::split::Split;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A change that asks to be admitted.
@@ -24,11 +27,13 @@ pub struct Asked {
     /// The resource version of the object as it is before the change; none when it is created.
     pub version: Option<String>,
     /// The splits before the change, as the review shows them.
-    pub before: Vec<Split>,
+    pub before: Arc<Vec<Split>>,
     /// The splits after the change; none when the object is deleted.
-    pub after: Vec<Split>,
+    pub after: Arc<Vec<Split>>,
     /// A dry run is judged and reserves nothing.
     pub dry_run: bool,
+    /// What time it is by our clock. Where replicas share a ledger the API server's clock counts.
+    pub now: Timestamp,
     /// When the answer must be there.
     pub deadline: Instant,
 }
@@ -57,6 +62,8 @@ pub enum Unavailable {
 pub enum Ledger {
     /// In this process: a restart forgets it, replicas do not share it.
     Memory(Memory),
+    /// In the cluster, shared by all replicas.
+    Cluster(Cluster),
 }
 
 impl Ledger {
@@ -71,6 +78,7 @@ impl Ledger {
     pub async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
         match self {
             Self::Memory(memory) => memory.admit(asked, world),
+            Self::Cluster(cluster) => cluster.admit(asked, world).await,
         }
     }
 }
