@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use sluice_rules::document::File;
 use sluice_rules::guard::{
-    Author, Cover, History, Ledger, Outcome, Request, Reservation, ShiftGuard, Sight, Terms, covered, judge,
+    Author, Cover, History, Ledger, Mark, Outcome, Request, ShiftGuard, Sight, Terms, covered, judge,
 };
 use sluice_rules::policy::Policy;
 use sluice_rules::split::{Split, change, splits};
@@ -81,14 +81,13 @@ fuzz_target!(|bytes: &[u8]| {
                 if verdict.outcome == Outcome::Denied {
                     continue;
                 }
-                let asked = Reservation {
-                    record: verdict.records[0].clone(),
+                let mark = Mark {
+                    policy: request.identity.clone(),
                     uid: "u".into(),
                     version: Some(version.to_string()),
                     digest: ledger.digest(&states[wanted].1),
-                    by: "a".into(),
                 };
-                ledger.reserve(asked, covering, &TERMS);
+                ledger.reserve(&mark, verdict.records[0].clone(), "a", covering, &TERMS);
                 admitted = Some((wanted, version));
             }
             // What was admitted is written, if nothing came between.

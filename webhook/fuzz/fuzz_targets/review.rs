@@ -8,7 +8,6 @@ use sluice_rules::guard::ShiftGuard;
 use sluice_webhook::admission::Admission;
 use sluice_webhook::ledger::{Ledger, Memory};
 use sluice_webhook::world::Shared;
-use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 const GUARD: &str = r#"
@@ -34,16 +33,12 @@ fn admission() -> Admission {
 thread_local! {
     static RUNTIME: tokio::runtime::Runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    static ADMISSION: RefCell<Option<Admission>> = const { RefCell::new(None) };
+    static ADMISSION: Admission = admission();
 }
 
 fuzz_target!(|body: &[u8]| {
     let answer = RUNTIME.with(|runtime| {
-        ADMISSION.with(|admission| {
-            let mut admission = admission.borrow_mut();
-            let admission = admission.get_or_insert_with(admission);
-            runtime.block_on(admission.answer(body, Instant::now() + Duration::from_secs(5)))
-        })
+        ADMISSION.with(|admission| runtime.block_on(admission.answer(body, Instant::now() + Duration::from_secs(5))))
     });
     let body: Value = serde_json::from_slice(&answer.body).expect("an answer is JSON");
     if answer.status == 200 {
