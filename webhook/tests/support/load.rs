@@ -2,9 +2,7 @@
 //! a new connection when the server asks for it, and no second try for a request that failed.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test takes what it needs, and a panic is its failure")]
 
-use super::http::{Client, Reply};
-use bytes::Bytes;
-use serde_json::json;
+use super::http::{Client, Reply, shift};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -96,7 +94,7 @@ async fn call(caller: usize, client: Client, endpoints: Endpoints, shared: Arc<S
         for _ in 0..PER_CONNECTION {
             count += 1;
             let uid = format!("{caller}-{count}");
-            match connection.post("/validate?timeout=10s", step(&uid)).await {
+            match connection.post("/validate?timeout=10s", shift(&uid, 90, 80)).await {
                 Ok(reply) if is_answer(&reply, &uid) => {
                     shared.answered.fetch_add(1, Relaxed);
                     if reply.closes() {
@@ -115,27 +113,6 @@ async fn call(caller: usize, client: Client, endpoints: Endpoints, shared: Arc<S
             }
         }
     }
-}
-
-/// A small step of a route, as a GitOps controller writes it.
-fn step(uid: &str) -> Bytes {
-    let route = |stable: u32| {
-        let backends = json!([{"kind": "MeshService", "name": "llm-v1", "port": 80, "weight": stable},
-                              {"kind": "MeshService", "name": "llm-v2", "port": 80, "weight": 100 - stable}]);
-        json!({"apiVersion": "kuma.io/v1alpha1", "kind": "MeshHTTPRoute",
-               "metadata": {"name": "canary", "namespace": "demo", "labels": {"kuma.io/mesh": "default"}},
-               "spec": {"targetRef": {"kind": "Mesh"}, "to": [{
-                   "targetRef": {"kind": "MeshService", "name": "llm"},
-                   "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-                              "default": {"backendRefs": backends}}]}]}})
-    };
-    let review = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {
-        "uid": uid, "kind": {"group": "kuma.io", "version": "v1alpha1", "kind": "MeshHTTPRoute"},
-        "resource": {"group": "kuma.io", "version": "v1alpha1", "resource": "meshhttproutes"},
-        "name": "canary", "namespace": "demo", "operation": "UPDATE", "dryRun": true,
-        "userInfo": {"username": "system:serviceaccount:flux-system:kustomize-controller"},
-        "object": route(80), "oldObject": route(90)}});
-    review.to_string().into()
 }
 
 /// A verdict on our review, and the right one.
