@@ -42,9 +42,9 @@ use crate::field::FieldPath;
 use crate::policy::Policy;
 use crate::split::Change;
 use crate::validate::Kuma;
-use schemars::JsonSchema;
 use object::Object;
 use rule::{Answer, Look};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

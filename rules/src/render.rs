@@ -85,7 +85,8 @@ pub fn render(file: &File, index: usize, message: &Message<'_>, style: Style) ->
             (None, None) => break None,
         }
     };
-    let label = if field == message.field { label } else { format!("{}: {label}", visible(&message.field.to_string())) };
+    let label =
+        if field == message.field { label } else { format!("{}: {label}", visible(&message.field.to_string())) };
     let Some(place) = place else {
         let help = help(message, " ", blue, end);
         return format!("{head} {blue}-->{end} {}\n  {blue}={end} {label}\n{help}", visible(file.path()));

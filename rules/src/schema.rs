@@ -240,9 +240,8 @@ mod tests {
                 "to": [{"targetRef": {"kind": "MeshService", "labels": {"kuma.io/x": "y"}}, "rules": [{"weigth": 1}]}],
             },
         });
-        let texts = |version| -> Vec<String> {
-            unknown_fields(&route, version).iter().map(ToString::to_string).collect()
-        };
+        let texts =
+            |version| -> Vec<String> { unknown_fields(&route, version).iter().map(ToString::to_string).collect() };
         assert_eq!(texts(Version::V2_14), ["extra", "spec.targetRef.nmae", "spec.to[0].rules[0].weigth"]);
         assert_eq!(
             texts(Version::V3_0),

@@ -91,7 +91,13 @@ async fn digest(
     let mut state = state::State::new(&settings);
     let mut running = BTreeMap::<&'static str, Watching>::new();
     let mut batch = Vec::new();
-    while receiver.recv_many(&mut batch, 256).await > 0 {
+    loop {
+        // This function holds a sender, so the channel never closes: nothing received means that it is time to publish.
+        let received = receiver.recv_many(&mut batch, 256);
+        match state.publication_due() {
+            Some(within) => drop(tokio::time::timeout(within, received).await),
+            None => drop(received.await),
+        }
         for message in batch.drain(..) {
             // What a watch sent before it was ended comes too late.
             let outdated = message.kind.name != DEFINITIONS.name && !running.contains_key(message.kind.name);

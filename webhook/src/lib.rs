@@ -6,6 +6,7 @@ pub mod command;
 pub mod crds;
 pub mod guards;
 pub mod ledger;
+pub mod report;
 pub mod server;
 pub mod telemetry;
 pub mod tls;

@@ -30,7 +30,8 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
 }
 
 fn check_rule(look: &Look<'_>, answer: &mut Answer, (t, r): (usize, usize), rule: &Value, backends: &[Value]) {
-    let place = |rest: std::fmt::Arguments<'_>| look.field(format_args!("to[{t}].rules[{r}].default.backendRefs{rest}"));
+    let place =
+        |rest: std::fmt::Arguments<'_>| look.field(format_args!("to[{t}].rules[{r}].default.backendRefs{rest}"));
     let mut sum = 0_u64;
     for (b, backend) in backends.iter().enumerate() {
         // A weight that is no whole number is refused elsewhere.

@@ -38,6 +38,9 @@ fn check_one(look: &Look<'_>, answer: &mut Answer, at: &str, connect: &Value, co
         let show = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let message = format!("connecting may take {}, the request ends after {}", show(connect), show(request));
         let finding = RULE.at(look.field(format_args!("{at}")), message);
-        answer.found(finding.help("set the connect timeout well below the request timeout, or requests fail without a second try"));
+        answer.found(
+            finding
+                .help("set the connect timeout well below the request timeout, or requests fail without a second try"),
+        );
     }
 }

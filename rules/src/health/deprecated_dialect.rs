@@ -58,11 +58,14 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
         .any(|prefix| look.object.name.strip_prefix(prefix) == Some(look.object.mesh));
     if !items(spec, "from").is_empty() && !shipped {
         let finding = RULE.at(look.field(format_args!("from")), "`from` is gone in 3.0");
-        answer.found(finding.help("write `rules` with spiffeID matches: `from` selects by tags, which 3.0 does not have"));
+        answer.found(
+            finding.help("write `rules` with spiffeID matches: `from` selects by tags, which 3.0 does not have"),
+        );
     }
     let target = text(inside(spec, &["targetRef"]), "kind");
     if matches!(target, "MeshService" | "MeshServiceSubset" | "MeshSubset") {
-        let finding = RULE.at(look.field(format_args!("targetRef.kind")), format!("{} selects by tags", quoted(target)));
+        let finding =
+            RULE.at(look.field(format_args!("targetRef.kind")), format!("{} selects by tags", quoted(target)));
         answer.found(finding.help("use kind Dataplane with labels"));
     } else if target == "MeshHTTPRoute" {
         let field = look.field(format_args!("targetRef.kind"));

@@ -96,10 +96,22 @@ fn gone_in_3_0(look: &Look<'_>, answer: &mut Answer) {
         answer.found(RULE.at(at, format!("3.0 drops {what} without a word")).help(help));
     };
     if kind == "Mesh" {
-        let kept = ["type", "name", "mesh", "labels", "creationTime", "modificationTime", "kri", "skipCreatingInitialPolicies"];
-        for (key, _) in spec.as_object().into_iter().flatten().filter(|(key, value)| {
-            !kept.contains(&key.as_str()) && !value.is_null()
-        }) {
+        let kept = [
+            "type",
+            "name",
+            "mesh",
+            "labels",
+            "creationTime",
+            "modificationTime",
+            "kri",
+            "skipCreatingInitialPolicies",
+        ];
+        for (key, _) in spec
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, value)| !kept.contains(&key.as_str()) && !value.is_null())
+        {
             let help = match key.as_str() {
                 "mtls" => "use MeshIdentity and MeshTrust, and MeshTLS for strictness",
                 "metrics" => "use MeshMetric",
@@ -121,12 +133,20 @@ fn gone_in_3_0(look: &Look<'_>, answer: &mut Answer) {
     for key in OLD_TARGET.iter().filter(|key| target.get(**key).is_some_and(is_set)) {
         // The policy then applies to more than it says.
         let wider = if text(target, "kind") == "Dataplane" { ", the policy selects every Dataplane" } else { "" };
-        gone(look.field(format_args!("targetRef.{key}")), &format!("`{key}` of a targetRef{wider}"), "select by labels");
+        gone(
+            look.field(format_args!("targetRef.{key}")),
+            &format!("`{key}` of a targetRef{wider}"),
+            "select by labels",
+        );
     }
     for (t, to) in items(spec, "to").iter().enumerate() {
         let target = inside(to, &["targetRef"]);
         for key in OLD_TARGET.iter().filter(|key| target.get(**key).is_some_and(is_set)) {
-            gone(look.field(format_args!("to[{t}].targetRef.{key}")), &format!("`{key}` of a targetRef"), "select by labels");
+            gone(
+                look.field(format_args!("to[{t}].targetRef.{key}")),
+                &format!("`{key}` of a targetRef"),
+                "select by labels",
+            );
         }
         if inside(to, &["default"]).get("healthyPanicThreshold").is_some() && kind == "MeshHealthCheck" {
             let help = "use outlierDetection.healthyPanicThreshold of MeshCircuitBreaker";
@@ -150,8 +170,7 @@ fn is_set(value: &Value) -> bool {
     !matches!(value, Value::Null) && value.as_str() != Some("")
 }
 
-const TARGET: &[&str] =
-    &["kind", "name", "namespace", "labels", "tags", "mesh", "sectionName", "proxyTypes"];
+const TARGET: &[&str] = &["kind", "name", "namespace", "labels", "tags", "mesh", "sectionName", "proxyTypes"];
 const BACKEND: &[&str] =
     &["kind", "name", "namespace", "labels", "tags", "mesh", "sectionName", "proxyTypes", "port", "weight"];
 

@@ -33,7 +33,9 @@ fn check_one(look: &Look<'_>, answer: &mut Answer, at: &str, conf: &Value) {
         let show = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let message = format!("waits {} for an answer and asks every {}", show(timeout), show(interval));
         let finding = RULE.at(look.field(format_args!("{at}.timeout")), message);
-        answer.found(finding.help("keep the timeout below the interval, so that a slow answer counts before the next check"));
+        answer.found(
+            finding.help("keep the timeout below the interval, so that a slow answer counts before the next check"),
+        );
     }
     let statuses = inside(conf, &["http", "expectedStatuses"]);
     if statuses.as_array().is_some_and(Vec::is_empty) {

@@ -202,17 +202,11 @@ impl Known {
         self.with(kind, mesh, labels).next().is_some()
     }
 
-    fn with<'a>(
-        &'a self,
-        kind: &str,
-        mesh: &str,
-        labels: &'a Map<String, Value>,
-    ) -> impl Iterator<Item = &'a Thing> {
+    fn with<'a>(&'a self, kind: &str, mesh: &str, labels: &'a Map<String, Value>) -> impl Iterator<Item = &'a Thing> {
         // The rarest label leads to the fewest candidates; one that nothing carries leads to none.
         let indexed = labels.iter().filter(|(label, _)| is_indexed(label));
-        let places = indexed.map(|(label, value)| {
-            self.labelled.get(&joined(&[kind, mesh, label, value.as_str().unwrap_or_default()]))
-        });
+        let places = indexed
+            .map(|(label, value)| self.labelled.get(&joined(&[kind, mesh, label, value.as_str().unwrap_or_default()])));
         let rarest = places.min_by_key(|keys| keys.map_or(0, BTreeSet::len));
         let prefix = joined(&[kind, mesh, ""]);
         let few = rarest.into_iter().flatten().flatten().filter_map(|key| self.things.get(key));
@@ -367,8 +361,14 @@ fn tag(tags: &Value) -> Option<Box<str>> {
 /// Labels that nearly every object carries with the same value would only make the index larger.
 fn is_indexed(label: &str) -> bool {
     const EVERYWHERE: &[&str] = &[
-        "kuma.io/mesh", "kuma.io/origin", "kuma.io/env", "kuma.io/zone", "kuma.io/managed-by",
-        "kuma.io/policy-role", "k8s.kuma.io/is-headless-service", NAMESPACE,
+        "kuma.io/mesh",
+        "kuma.io/origin",
+        "kuma.io/env",
+        "kuma.io/zone",
+        "kuma.io/managed-by",
+        "kuma.io/policy-role",
+        "k8s.kuma.io/is-headless-service",
+        NAMESPACE,
     ];
     !EVERYWHERE.contains(&label)
 }
@@ -385,8 +385,7 @@ fn target_key(target: &Value, home: &str) -> Box<str> {
         namespace => namespace,
     };
     let labels = target.get("labels").and_then(Value::as_object);
-    let mut labels: Vec<String> =
-        labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut labels: Vec<String> = labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
     labels.sort();
     let (kind, section) = (text(target, "kind"), text(target, "sectionName"));
     joined(&[kind, namespace, text(target, "name"), section, &labels.join(",")])

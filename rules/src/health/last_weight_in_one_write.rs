@@ -29,7 +29,9 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
                 "{name} gives up its last {share} % in the write that gives {} its first: requests fail for up to 100 ms",
                 quoted(first.as_str())
             ),
-            None if share > SMALL => format!("{name} goes from {share} % to 0 at once: that share fails for up to 100 ms"),
+            None if share > SMALL => {
+                format!("{name} goes from {share} % to 0 at once: that share fails for up to 100 ms")
+            }
             None => continue,
         };
         let help = "leave both a weight in between, such as 99 and 1; a rollback from a broken backend may do it";

@@ -26,9 +26,26 @@ static NOTHING: Value = Value::Null;
 /// The kinds that are flat in Universal form: those of the first generation.
 fn is_flat(kind: &str) -> bool {
     const FLAT: &[&str] = &[
-        "CircuitBreaker", "Dataplane", "ExternalService", "FaultInjection", "HealthCheck", "Mesh", "MeshGateway",
-        "MeshGatewayRoute", "ProxyTemplate", "RateLimit", "Retry", "Timeout", "TrafficLog", "TrafficPermission",
-        "TrafficRoute", "TrafficTrace", "VirtualOutbound", "Zone", "ZoneEgress", "ZoneIngress",
+        "CircuitBreaker",
+        "Dataplane",
+        "ExternalService",
+        "FaultInjection",
+        "HealthCheck",
+        "Mesh",
+        "MeshGateway",
+        "MeshGatewayRoute",
+        "ProxyTemplate",
+        "RateLimit",
+        "Retry",
+        "Timeout",
+        "TrafficLog",
+        "TrafficPermission",
+        "TrafficRoute",
+        "TrafficTrace",
+        "VirtualOutbound",
+        "Zone",
+        "ZoneEgress",
+        "ZoneIngress",
     ];
     FLAT.contains(&kind)
 }
@@ -165,7 +182,9 @@ mod tests {
 
     #[test]
     fn reads_durations_as_go_writes_them() {
-        for (text, nanoseconds) in [("1h0m0s", 3_600_000_000_000), ("1.5s", 1_500_000_000), ("500ms", 500_000_000), ("0", 0)] {
+        for (text, nanoseconds) in
+            [("1h0m0s", 3_600_000_000_000), ("1.5s", 1_500_000_000), ("500ms", 500_000_000), ("0", 0)]
+        {
             assert_eq!(duration(&json!(text)), Some(nanoseconds), "{text}");
         }
         for wrong in ["", "5", "-1s", "1d", "s", "1..5s", "99999999h"] {

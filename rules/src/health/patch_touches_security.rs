@@ -40,7 +40,9 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
             let removed = match (part, operation) {
                 ("listener", "Remove" | "remove") => Some("listeners and the filters on them"),
                 // Without a name it is every filter, the one that authorises too.
-                ("networkFilter" | "httpFilter", "Remove" | "remove") if text(inside(change, &["match"]), "name").is_empty() => {
+                ("networkFilter" | "httpFilter", "Remove" | "remove")
+                    if text(inside(change, &["match"]), "name").is_empty() =>
+                {
                     Some("every filter, RBAC too")
                 }
                 _ => None,
@@ -55,7 +57,8 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
     }
 }
 
-const REMEDY: &str = "use MeshTLS, MeshTrafficPermission or MeshPassthrough; if nothing else will do, have it reviewed as code";
+const REMEDY: &str =
+    "use MeshTLS, MeshTrafficPermission or MeshPassthrough; if nothing else will do, have it reviewed as code";
 
 fn touched(value: &Value) -> Option<&'static str> {
     match value {

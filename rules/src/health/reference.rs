@@ -58,7 +58,8 @@ fn by_labels<'a>(look: &Look<'a>, kind: &str, labels: &'a Map<String, Value>, po
         if !look.known.complete || kind == "MeshService" && !look.known.has_any(kind, look.object.mesh) {
             return Target::Unknown;
         }
-        let shown: Vec<_> = labels.iter().map(|(key, value)| format!("{key}: {}", value.as_str().unwrap_or("?"))).collect();
+        let shown: Vec<_> =
+            labels.iter().map(|(key, value)| format!("{key}: {}", value.as_str().unwrap_or("?"))).collect();
         return Target::Nothing(format!("no {kind} has the labels {}", quoted(&shown.join(", "))));
     };
     let Some(port) = port else { return Target::Service(first, None) };
@@ -78,7 +79,9 @@ fn by_name<'a>(
     role: Role,
 ) -> Target<'a> {
     let (mesh, home) = (look.object.mesh, look.object.namespace);
-    if kind == "MeshService" && let Some((short, namespace, number)) = tag_parts(name) {
+    if kind == "MeshService"
+        && let Some((short, namespace, number)) = tag_parts(name)
+    {
         return match look.known.service(kind, mesh, namespace, short) {
             Some(service) => with_port(service, Some(port.as_deref().unwrap_or(number))),
             None if look.known.has_tag(mesh, name) => Target::Unknown,
@@ -167,7 +170,8 @@ pub(super) fn is_catch_all(rule: &Value) -> bool {
     let matches = items(rule, "matches");
     matches.is_empty()
         || matches.iter().any(|one| {
-            let only_path = one.as_object().is_some_and(|one| one.iter().all(|(key, value)| key == "path" || value.is_null()));
+            let only_path =
+                one.as_object().is_some_and(|one| one.iter().all(|(key, value)| key == "path" || value.is_null()));
             let path = one.get("path").unwrap_or(&Value::Null);
             only_path && (path.is_null() || text(path, "type") == "PathPrefix" && text(path, "value") == "/")
         })

@@ -50,7 +50,8 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
             for (f, filter) in items(conf, "filters").iter().enumerate() {
                 let mirror = inside(filter, &["requestMirror", "backendRef"]);
                 if let Some((end, problem, help)) = trouble(look, answer, mirror, Role::Backend) {
-                    let at = format_args!("to[{t}].rules[{r}].default.filters[{f}].requestMirror.backendRef{end}").to_string();
+                    let at = format_args!("to[{t}].rules[{r}].default.filters[{f}].requestMirror.backendRef{end}")
+                        .to_string();
                     let message = format!("{problem}: nothing is mirrored");
                     answer.found(RULE.at(look.field(format_args!("{at}")), message).help(help));
                 }
@@ -161,7 +162,11 @@ fn by_tags(look: &Look<'_>, answer: &mut Answer) {
                     answer.cannot_tell();
                     continue;
                 }
-                None => format!("there is no MeshService {} in mesh {}", quoted(&format!("{name}.{namespace}")), quoted(mesh)),
+                None => format!(
+                    "there is no MeshService {} in mesh {}",
+                    quoted(&format!("{name}.{namespace}")),
+                    quoted(mesh)
+                ),
             };
             let field = look.field(format_args!(r#"{at}["kuma.io/service"]"#));
             let help = "correct the tag, or apply the service first";

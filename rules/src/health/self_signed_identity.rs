@@ -23,7 +23,8 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
         return;
     }
     let field = look.field(format_args!("provider.bundled.insecureAllowSelfSigned"));
-    let message = "the control plane signs with a root of its own making: nobody outside can revoke it or tell it apart";
+    let message =
+        "the control plane signs with a root of its own making: nobody outside can revoke it or tell it apart";
     let help = "give the bundled provider an intermediate of your own authority (`ca`), or label it sluice.dev/environment: dev";
     answer.found(RULE.at(field, message).help(help));
 }

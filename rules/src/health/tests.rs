@@ -71,14 +71,22 @@ fn every_rule_has_its_file_its_page_and_its_fixtures() {
             missing.push(format!("rules/src/health/{}.rs with the id {}", rule.name.replace('-', "_"), rule.id));
         }
         let page = rule.explanation;
-        for part in [&format!("# {} {}\n", rule.id, rule.name), "\n## What it sees\n", "\n## Why it matters\n", "\n## What to do\n", "\n## When it stays quiet\n", "\n## Example\n"] {
+        for part in [
+            &format!("# {} {}\n", rule.id, rule.name),
+            "\n## What it sees\n",
+            "\n## Why it matters\n",
+            "\n## What to do\n",
+            "\n## When it stays quiet\n",
+            "\n## Example\n",
+        ] {
             if !page.contains(part) {
                 missing.push(format!("{part:?} in testdata/rules/{}/README.md", rule.name));
             }
         }
         let folder = files(format!("{FIXTURES}/{}", rule.name));
         for (kind, least) in [("fires", 2), ("quiet", 2)] {
-            let count = folder.iter().filter(|path| name(path).starts_with(kind) && name(path).ends_with(".yaml")).count();
+            let count =
+                folder.iter().filter(|path| name(path).starts_with(kind) && name(path).ends_with(".yaml")).count();
             if count < least {
                 missing.push(format!("{} of {least} {kind}*.yaml in testdata/rules/{}", least - count, rule.name));
             }
@@ -166,7 +174,8 @@ fn finds_in_kumas_examples_only_what_is_listed() {
 
 #[test]
 fn a_shape_that_is_wrong_everywhere_has_a_bounded_answer() {
-    let backend = serde_json::json!({"kind": "MeshService", "name": "n".repeat(100_000), "port": 80, "weight": 0, "x": 1});
+    let backend =
+        serde_json::json!({"kind": "MeshService", "name": "n".repeat(100_000), "port": 80, "weight": 0, "x": 1});
     let rule = serde_json::json!({"matches": [], "default": {"backendRefs": [backend]}});
     let rules = vec![rule; 300];
     let document = serde_json::json!({"type": "MeshHTTPRoute", "name": "r", "mesh": "default",
@@ -176,7 +185,11 @@ fn a_shape_that_is_wrong_everywhere_has_a_bounded_answer() {
     let subject = Subject { document: &document, policy: None, change: None };
     let health = examine(&subject, &known, &Kuma::default());
     assert!(health.findings.len() <= 50 * RULES.len());
-    assert!(health.findings.iter().all(|finding| finding.message.len() < 1_000), "{:?}", health.findings[0].message.len());
+    assert!(
+        health.findings.iter().all(|finding| finding.message.len() < 1_000),
+        "{:?}",
+        health.findings[0].message.len()
+    );
     let found: BTreeSet<_> = health.findings.iter().map(|finding| finding.id).collect();
     assert_eq!(found, BTreeSet::from(["KMH-O06", "KMH-T01", "KMH-T05"]));
     assert!(health.findings.is_sorted_by(|a, b| a.severity >= b.severity));
@@ -188,14 +201,21 @@ fn ten_thousand_rules_are_looked_at_once_each() {
     let rules: Vec<_> = (0..10_000)
         .map(|i| serde_json::json!({"matches": [{"path": {"type": "PathPrefix", "value": format!("/{}", i % 9_999)}}]}))
         .collect();
-    let http: Vec<_> =
-        (0..10_000).map(|i| serde_json::json!({"match": {"path": {"prefix": format!("/{:05}", 10_000 - i)}}})).collect();
-    let route = serde_json::json!({"type": "MeshHTTPRoute", "name": "r", "mesh": "m", "spec": {"to": [{"rules": rules}]}});
+    let http: Vec<_> = (0..10_000)
+        .map(|i| serde_json::json!({"match": {"path": {"prefix": format!("/{:05}", 10_000 - i)}}}))
+        .collect();
+    let route =
+        serde_json::json!({"type": "MeshHTTPRoute", "name": "r", "mesh": "m", "spec": {"to": [{"rules": rules}]}});
     let legacy = serde_json::json!({"type": "TrafficRoute", "name": "r", "mesh": "m", "conf": {"http": http}});
     let found = |document: &Value| {
         let subject = Subject { document, policy: None, change: None };
         let health = examine(&subject, &Known::default(), &Kuma::default());
-        health.findings.into_iter().filter(|finding| finding.id == "KMH-T03").map(|f| f.field.to_string()).collect::<Vec<_>>()
+        health
+            .findings
+            .into_iter()
+            .filter(|finding| finding.id == "KMH-T03")
+            .map(|f| f.field.to_string())
+            .collect::<Vec<_>>()
     };
     assert_eq!(found(&route), ["spec.to[0].rules[9999].matches"]);
     assert_eq!(found(&legacy), Vec::<String>::new());

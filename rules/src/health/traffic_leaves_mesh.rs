@@ -26,15 +26,22 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
                         if text(backend, "kind") == "MeshExternalService" {
                             let field = look.field(format_args!("{at}.requestMirror.backendRef"));
                             let message = format!("copies of requests go to {}, outside", called(backend));
-                            answer.found(RULE.at(field, message).help("mirror to a service of the mesh, or remove what is private first"));
+                            answer.found(
+                                RULE.at(field, message)
+                                    .help("mirror to a service of the mesh, or remove what is private first"),
+                            );
                         }
                     }
                     "RequestRedirect" => {
                         let host = text(inside(filter, &["requestRedirect"]), "hostname");
                         if !host.is_empty() && !is_inside(host) {
                             let field = look.field(format_args!("{at}.requestRedirect.hostname"));
-                            let message = format!("callers are sent to {}, past the policies of the mesh", quoted(host));
-                            answer.found(RULE.at(field, message).help("redirect to a host of the mesh, or declare it as MeshExternalService"));
+                            let message =
+                                format!("callers are sent to {}, past the policies of the mesh", quoted(host));
+                            answer.found(
+                                RULE.at(field, message)
+                                    .help("redirect to a host of the mesh, or declare it as MeshExternalService"),
+                            );
                         }
                     }
                     _ => {}
@@ -47,5 +54,6 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
 /// Host names that generators and Kubernetes give.
 fn is_inside(host: &str) -> bool {
     let host = host.trim_end_matches('.');
-    !host.contains('.') || [".mesh", ".mesh.local", ".svc", ".cluster.local", ".local"].iter().any(|end| host.ends_with(end))
+    !host.contains('.')
+        || [".mesh", ".mesh.local", ".svc", ".cluster.local", ".local"].iter().any(|end| host.ends_with(end))
 }

@@ -1,8 +1,8 @@
 #![doc = include_str!("../../../testdata/rules/wide-allow/README.md")]
 
-use super::{Finding, Severity};
 use super::object::{inside, items, text};
 use super::rule::{Answer, Look, Rule, quoted};
+use super::{Finding, Severity};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-S05",
@@ -44,7 +44,10 @@ fn by_identity(look: &Look<'_>, answer: &mut Answer) {
                     continue;
                 }
                 let field = look.field(format_args!("rules[{r}].default.{list}[{m}].spiffeID.value"));
-                let message = format!("{} lets in every identity of the trust domain, and of any that begins alike", quoted(value));
+                let message = format!(
+                    "{} lets in every identity of the trust domain, and of any that begins alike",
+                    quoted(value)
+                );
                 answer.found(shaded(RULE.at(field, message).help(REMEDY), list == "allowWithShadowDeny"));
             }
         }

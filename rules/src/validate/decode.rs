@@ -69,7 +69,9 @@ fn request_mirror(mirror: &Value) -> Result<(), String> {
             "percentage" => {
                 if value.as_f64().is_some_and(|number| number < f64::from(i32::MIN) || number > f64::from(i32::MAX)) {
                     let field = "RequestMirror.spec.to.rules.default.filters.requestMirror.percentage";
-                    return Err(format!("json: cannot unmarshal number {value} into Go struct field {field} of type int32"));
+                    return Err(format!(
+                        "json: cannot unmarshal number {value} into Go struct field {field} of type int32"
+                    ));
                 }
             }
             _ => {}

@@ -9,13 +9,7 @@ use std::collections::BTreeSet;
 /// What the Gateway API conversion writes for a backend that it cannot find.
 const UNRESOLVED: &str = "kuma.io/unresolved-backend";
 
-pub(super) fn check(
-    spec: &Map<String, Value>,
-    role: Role,
-    version: Version,
-    place: &Place<'_>,
-    found: &mut Findings,
-) {
+pub(super) fn check(spec: &Map<String, Value>, role: Role, version: Version, place: &Place<'_>, found: &mut Findings) {
     let gateway = tcp_route::check_top(spec, role, version, place, found);
     let place = place.field("to");
     for (index, to) in items(spec.get("to")).iter().enumerate() {
@@ -132,7 +126,8 @@ fn check_filter(
         _ => {
             let hostname = conf.get("hostname").and_then(Value::as_str);
             let replaces = conf.pointer("/path/replacePrefixMatch").is_some_and(|prefix| !prefix.is_null());
-            if replaces && matches.iter().any(|matched| matched.pointer("/path/type").is_none_or(|t| t != "PathPrefix")) {
+            if replaces && matches.iter().any(|matched| matched.pointer("/path/type").is_none_or(|t| t != "PathPrefix"))
+            {
                 let words = "can only appear if all matches match a path prefix";
                 found.add(&place.field("path").field("replacePrefixMatch"), words);
             }
@@ -182,7 +177,9 @@ fn check_hostname(hostname: &str, place: &Place<'_>, found: &mut Findings) {
 fn is_address(text: &str) -> bool {
     let octet = |part: &str| {
         let digits = part.trim_start_matches('0');
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u8>().is_ok())
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (digits.is_empty() || digits.parse::<u8>().is_ok())
     };
     (text.split('.').count() == 4 && text.split('.').all(octet)) || text.parse::<std::net::Ipv6Addr>().is_ok()
 }

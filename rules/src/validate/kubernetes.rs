@@ -1,6 +1,8 @@
 //! The steps of a cluster: decode, the mutating webhook, the schema, the validating webhook.
 
-use super::{Kuma, Role, Rules, Stage, Verdict, Version, Violation, decode, grammar, meta, traffic_route, typed, violations};
+use super::{
+    Kuma, Role, Rules, Stage, Verdict, Version, Violation, decode, grammar, meta, traffic_route, typed, violations,
+};
 use crate::schema::{Asker, Check, Place, Schema};
 use serde_json::{Map, Value};
 

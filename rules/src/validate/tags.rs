@@ -21,7 +21,8 @@ pub(super) enum Needs {
 pub(super) fn selector(tags: &[(&str, &str)], needs: Needs, place: &Place<'_>, found: &mut Findings) {
     check(tags, needs, place, found, |value| {
         let fits = value == "*" || value.bytes().all(|b| is_tag(b) || b == b'/');
-        let words = "tag value must consist of alphanumeric characters, dots, dashes, slashes and underscores or be \"*\"";
+        let words =
+            "tag value must consist of alphanumeric characters, dots, dashes, slashes and underscores or be \"*\"";
         (!fits).then_some(words)
     });
 }

@@ -6,13 +6,7 @@ use super::{Findings, Role, Version};
 use crate::schema::Place;
 use serde_json::{Map, Value};
 
-pub(super) fn check(
-    spec: &Map<String, Value>,
-    role: Role,
-    version: Version,
-    place: &Place<'_>,
-    found: &mut Findings,
-) {
+pub(super) fn check(spec: &Map<String, Value>, role: Role, version: Version, place: &Place<'_>, found: &mut Findings) {
     let gateway = check_top(spec, role, version, place, found);
     let place = place.field("to");
     for (index, to) in items(spec.get("to")).iter().enumerate() {
@@ -52,9 +46,7 @@ pub(super) fn check_top(
         (Version::V2_14, Role::System) => {
             &["Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset", "MeshGateway"]
         }
-        (Version::V2_14, Role::Application) => {
-            &["Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"]
-        }
+        (Version::V2_14, Role::Application) => &["Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"],
         (Version::V3_0, _) => &["Mesh", "Dataplane"],
     };
     target.check(Allowed::kinds(kinds), version, &place.field("targetRef"), found);

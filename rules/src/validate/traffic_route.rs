@@ -272,8 +272,7 @@ fn check_http(http: &Http<'_>, place: &Place<'_>, found: &mut Findings) {
 
 fn check_match(matched: &Match<'_>, place: &Place<'_>, found: &mut Findings) {
     if matched.path.is_none() && matched.method.is_none() && matched.headers.is_none() {
-        let words =
-            "must be present and contain at least one of the elements: \"method\", \"path\" or \"headers\"";
+        let words = "must be present and contain at least one of the elements: \"method\", \"path\" or \"headers\"";
         return found.add(place, words);
     }
     if let Some(method) = matched.method {

@@ -29,7 +29,9 @@ pub(super) fn copy(node: &Node, value: &Value) -> Value {
             Value::Object(copied)
         }
         Value::Array(list) => match &node.items {
-            Some(items) => list.iter().map(|item| if item.is_null() { zero(items) } else { copy(items, item) }).collect(),
+            Some(items) => {
+                list.iter().map(|item| if item.is_null() { zero(items) } else { copy(items, item) }).collect()
+            }
             None => value.clone(),
         },
         _ => value.clone(),
@@ -53,13 +55,13 @@ fn zero(node: &Node) -> Value {
 pub(super) fn decodes(node: &Node, value: &Value) -> bool {
     match (node.kind, value) {
         (None, _) | (_, Value::Null) => true,
-        (Some(Kind::Object), Value::Object(object)) => object.iter().all(|(name, value)| {
-            match (node.property(name), &node.values) {
+        (Some(Kind::Object), Value::Object(object)) => {
+            object.iter().all(|(name, value)| match (node.property(name), &node.values) {
                 (Some(property), _) => decodes(&property.node, value),
                 (None, Some(values)) => decodes(values, value),
                 (None, None) => true,
-            }
-        }),
+            })
+        }
         (Some(Kind::Array), Value::Array(list)) => match &node.items {
             Some(items) => list.iter().all(|item| decodes(items, item)),
             None => true,

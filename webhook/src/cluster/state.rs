@@ -11,6 +11,7 @@ use sluice_rules::policy::{Identity, Policy};
 use sluice_rules::validate::Version;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What is kept of the cluster.
 pub(super) struct State {
@@ -22,9 +23,13 @@ pub(super) struct State {
     listed: BTreeSet<&'static str>,
     known: Known,
     changed: Changed,
+    known_published: Option<Instant>,
     unreadable: u64,
     complete: bool,
 }
+
+/// Shortest time between two copies of what is known: it is copied as a whole, and a control plane writes all the time.
+const KNOWN_EVERY: Duration = Duration::from_millis(500);
 
 /// What of the world has to be published anew.
 #[derive(Default)]
@@ -59,6 +64,7 @@ impl State {
             listed: BTreeSet::new(),
             known: Known::default(),
             changed: Changed::default(),
+            known_published: None,
             unreadable: 0,
             complete: false,
         }
@@ -106,6 +112,12 @@ impl State {
         self.listed.remove(kind.name);
     }
 
+    /// When what was held back is to be published, if anything was.
+    pub(super) fn publication_due(&self) -> Option<Duration> {
+        let published = self.known_published.filter(|_| self.changed.known)?;
+        Some(KNOWN_EVERY.saturating_sub(published.elapsed()))
+    }
+
     /// Publishes what changed, and tells `progress` how far it is.
     pub(super) fn publish(&mut self, progress: &Progress) {
         for kind in KINDS.iter().filter(|kind| self.listed.contains(kind.name)) {
@@ -123,6 +135,8 @@ impl State {
         if self.known.complete != complete {
             self.known.complete = complete;
             self.changed.known = true;
+            // Whether absence means anything must not wait.
+            self.known_published = None;
         }
         let kuma = self.settings.kuma.or_else(|| generation(definitions));
         self.write(kuma);
@@ -135,7 +149,12 @@ impl State {
 
     /// One write for everything that changed, so that no answer sees one part without the other.
     fn write(&mut self, kuma: Option<Version>) {
-        let changed = std::mem::take(&mut self.changed);
+        let mut changed = std::mem::take(&mut self.changed);
+        if changed.known && self.known_published.is_some_and(|published| published.elapsed() < KNOWN_EVERY) {
+            (changed.known, self.changed.known) = (false, true);
+        } else if changed.known {
+            self.known_published = Some(Instant::now());
+        }
         let world = &self.settings.world;
         let (in_cluster, version) = {
             let world = world.load();

@@ -5,22 +5,22 @@ fn outcome(rule: u8, severity: Severity, target: u8, state: State, exposure: f64
     Outcome { rule: format!("R{rule}"), severity, target: format!("t{target}"), state, exposure }
 }
 
-const SEVERITIES: [Severity; 5] =
-    [Severity::Info, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+const SEVERITIES: [Severity; 5] = [Severity::Info, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
 
 /// A rule has one severity, and its findings are no graver.
 fn any_outcomes() -> impl Strategy<Value = Vec<Outcome>> {
-    let one = (0..8_u8, 0..6_u8, 0..4_u8, 0..5_usize, 0.0..1.2_f64).prop_map(|(rule, target, state, worst, exposure)| {
-        let severity = SEVERITIES[usize::from(rule) % 5];
-        let state = match state {
-            0 => State::Unknown,
-            1 => State::Fail(SEVERITIES[worst].min(severity)),
-            2 => State::NotApplicable,
-            _ => State::Pass,
-        };
-        // One target is exposed as it is, whoever looks at it.
-        outcome(rule, severity, target, state, if target == 0 { exposure } else { f64::from(target) / 5.0 })
-    });
+    let one =
+        (0..8_u8, 0..6_u8, 0..4_u8, 0..5_usize, 0.0..1.2_f64).prop_map(|(rule, target, state, worst, exposure)| {
+            let severity = SEVERITIES[usize::from(rule) % 5];
+            let state = match state {
+                0 => State::Unknown,
+                1 => State::Fail(SEVERITIES[worst].min(severity)),
+                2 => State::NotApplicable,
+                _ => State::Pass,
+            };
+            // One target is exposed as it is, whoever looks at it.
+            outcome(rule, severity, target, state, if target == 0 { exposure } else { f64::from(target) / 5.0 })
+        });
     proptest::collection::vec(one, 0..40)
 }
 

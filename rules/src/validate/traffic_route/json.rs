@@ -144,7 +144,9 @@ fn syntax(text: &str) -> String {
         if literal.starts_with(first) {
             let wrong = text.chars().zip(literal.chars()).find(|(got, expected)| got != expected);
             return match wrong {
-                Some((got, expected)) => format!("invalid character {got:?} in literal {literal} (expecting {expected:?})"),
+                Some((got, expected)) => {
+                    format!("invalid character {got:?} in literal {literal} (expecting {expected:?})")
+                }
                 None if text.len() < literal.len() => "unexpected end of JSON input".to_owned(),
                 None => after(text.chars().nth(literal.len())),
             };
