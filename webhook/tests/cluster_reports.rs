@@ -88,8 +88,8 @@ async fn says_what_is_wrong_with_what_is_there_and_only_once() {
 
     assert_eq!(scan().await, None, "no kind of report is installed");
     server.install_crds(&file("testdata/servers/crds/wgpolicyk8s.yaml")).await;
-    assert_eq!(scan().await, Some(Scan { scored: 3, written: 3, removed: 0 }));
-    assert_eq!(scan().await, Some(Scan { scored: 3, written: 0, removed: 0 }), "nothing new, nothing written");
+    assert_eq!(scan().await, Some(Scan { scored: 4, written: 4, removed: 0 }));
+    assert_eq!(scan().await, Some(Scan { scored: 4, written: 0, removed: 0 }), "nothing new, nothing written");
 
     let told = reports(&admin, "wgpolicyk8s.io", "v1alpha2", "PolicyReport").await;
     let about = |name: &str| told.iter().find(|report| report["scope"]["name"] == name).unwrap();
@@ -110,12 +110,13 @@ async fn says_what_is_wrong_with_what_is_there_and_only_once() {
     let output = server.kubectl(&["delete", "meshhttproute", "good"], "").await;
     assert!(output.success, "{}", output.err);
     until("the report of the deleted one is gone", async || {
-        reports(&admin, "wgpolicyk8s.io", "v1alpha2", "PolicyReport").await.len() == 1
+        reports(&admin, "wgpolicyk8s.io", "v1alpha2", "PolicyReport").await.len() == 2
     })
     .await;
-    assert_eq!(scan().await, Some(Scan { scored: 2, written: 1, removed: 0 }));
+    assert_eq!(scan().await, Some(Scan { scored: 3, written: 1, removed: 0 }));
     let told = reports(&admin, "wgpolicyk8s.io", "v1alpha2", "PolicyReport").await;
-    assert_eq!(told[0]["summary"]["pass"], 1);
+    let bad = told.iter().find(|report| report["scope"]["name"] == "bad").unwrap();
+    assert_eq!(bad["summary"]["pass"], 1);
 
     // The newer group is preferred. Only the leader writes, and again and again.
     server.install_crds(&file("testdata/servers/crds/openreports.yaml")).await;
@@ -124,7 +125,7 @@ async fn says_what_is_wrong_with_what_is_there_and_only_once() {
     assert!(reports(&admin, "openreports.io", "v1alpha1", "Report").await.is_empty());
     let leader = tokio::spawn(report::run(admin.clone(), world.clone(), Duration::from_millis(50), || true));
     until("the leader has written", async || {
-        reports(&admin, "openreports.io", "v1alpha1", "Report").await.len() == 1
+        reports(&admin, "openreports.io", "v1alpha1", "Report").await.len() == 2
             && reports(&admin, "openreports.io", "v1alpha1", "ClusterReport").await.len() == 1
     })
     .await;
