@@ -161,7 +161,7 @@ pub struct Health {
 pub fn examine(subject: &Subject, known: &Known, kuma: &Kuma) -> Health {
     let mut health = Health::default();
     let Some(object) = Object::read(subject.document) else { return health };
-    let look = Look { object, change: subject.change, known, kuma };
+    let look = Look::new(object, subject.change, known, kuma);
     let mut answer = Answer::default();
     let mut tally = score::Tally::default();
     for rule in RULES.iter().filter(|rule| rule.applies(&look)) {

@@ -132,6 +132,21 @@ impl Policy {
         }
     }
 
+    /// Reads a policy whose envelope is known and whose spec is JSON text: what [`Policy::read`] makes of the whole
+    /// document, without building it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Policy::read`]; a field that is there twice is refused too.
+    pub fn of_spec(identity: Identity, labels: BTreeMap<String, String>, spec: &str) -> Result<Self, Vec<Diagnostic>> {
+        match identity.kind.as_str() {
+            "MeshHTTPRoute" => of_spec(identity, labels, spec).map(Self::MeshHttpRoute),
+            "MeshTCPRoute" => of_spec(identity, labels, spec).map(Self::MeshTcpRoute),
+            "TrafficRoute" => of_spec(identity, labels, spec).map(Self::TrafficRoute),
+            _ => Ok(Self::Other(identity)),
+        }
+    }
+
     /// Which policy it is.
     pub fn identity(&self) -> &Identity {
         match self {
@@ -230,6 +245,27 @@ fn resource<T: DeserializeOwned + Default>(
         Some(spec) if wrong.is_empty() => Ok(Resource { labels: header.labels().clone(), identity, at, spec }),
         _ => Err(wrong),
     }
+}
+
+fn of_spec<T: DeserializeOwned + Default>(
+    identity: Identity,
+    labels: BTreeMap<String, String>,
+    spec: &str,
+) -> Result<Resource<T>, Vec<Diagnostic>> {
+    let at = FieldPath::root().key("spec");
+    let read = match spec {
+        "" => Ok(T::default()),
+        spec => serde_json::from_str::<Option<T>>(spec).map(Option::unwrap_or_default),
+    };
+    let error = match read {
+        Ok(spec) => return Ok(Resource { identity, labels, at, spec }),
+        Err(error) => error,
+    };
+    // What went wrong is rare enough to be read again, slowly and with every mistake and its place.
+    let malformed = |error: &serde_json::Error| vec![Diagnostic::error(MALFORMED, at.clone(), error.to_string())];
+    let value: Value = serde_json::from_str(spec).map_err(|error| malformed(&error))?;
+    let (_, wrong) = typed::<T>(MALFORMED, &value, &at);
+    Err(if wrong.is_empty() { malformed(&error) } else { wrong })
 }
 
 /// Reads a value that sits at `at`, and goes on after a mistake: the wrong value is left out and the rest read again,
@@ -426,6 +462,29 @@ mod tests {
             let wrong = Policy::read(&yaml(text)).unwrap_err();
             assert!(wrong[0].to_string().contains(problem), "{}", wrong[0]);
         }
+    }
+
+    #[test]
+    fn reads_a_spec_alone_as_in_its_document() {
+        let route = yaml(
+            "{apiVersion: kuma.io/v1alpha1, kind: MeshHTTPRoute, metadata: {name: a, labels: {kuma.io/effect: shadow}}, \
+             spec: {to: [{targetRef: {kind: MeshService, name: b}, rules: [{default: {backendRefs: [{name: v1, weight: 7}]}}]}]}}",
+        );
+        let whole = Policy::read(&route).unwrap();
+        let read = |spec: &str| {
+            let labels = BTreeMap::from([("kuma.io/effect".to_owned(), "shadow".to_owned())]);
+            Policy::of_spec(whole.identity().clone(), labels, spec)
+        };
+        assert_eq!(read(&route["spec"].to_string()).unwrap(), whole);
+        for nothing in ["", "null", "{}"] {
+            assert!(matches!(read(nothing), Ok(Policy::MeshHttpRoute(route)) if route.spec.to.is_empty()), "{nothing}");
+        }
+        let wrong = read(r#"{"to": [{"rules": [{"default": {"backendRefs": [{"weight": -1}]}}]}]}"#).unwrap_err();
+        assert_eq!(wrong[0].field.to_string(), "spec.to[0].rules[0].default.backendRefs[0].weight");
+        let wrong = read(r#"{"to": [], "to": []}"#).unwrap_err();
+        assert!(wrong[0].message.starts_with("duplicate field `to`"), "{}", wrong[0]);
+        let wrong = read(&"[".repeat(10_000)).unwrap_err();
+        assert!(wrong[0].message.contains("recursion limit"), "{}", wrong[0]);
     }
 
     #[test]

@@ -1,57 +1,79 @@
 #![doc = include_str!("../../../testdata/rules/backends-serve-nobody/README.md")]
 
-use super::Severity;
 use super::object::{inside, items, text};
-use super::reference::{Role, Target, called, follow, is_catch_all};
+use super::reference::{Backend, Target, called, is_catch_all};
 use super::rule::{Answer, Look, Rule};
+use super::{Finding, Severity};
+use crate::field::FieldPath;
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-T05",
     name: "backends-serve-nobody",
     severity: Severity::Medium,
-    kinds: &["MeshHTTPRoute", "MeshTCPRoute"],
+    kinds: &["MeshHTTPRoute", "MeshTCPRoute", "TrafficRoute"],
     summary: "weights send traffic to nobody",
     explanation: include_str!("../../../testdata/rules/backends-serve-nobody/README.md"),
     check,
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {
-    for (t, to) in items(look.object.spec, "to").iter().enumerate() {
-        for (r, rule) in items(to, "rules").iter().enumerate() {
-            let conf = inside(rule, &["default"]);
-            let backends = items(conf, "backendRefs");
-            let redirects = items(conf, "filters").iter().any(|filter| text(filter, "type") == "RequestRedirect");
-            if !backends.is_empty() && !redirects {
-                check_rule(look, answer, (t, r), rule, backends);
-            }
-        }
+    if look.object.kind == "TrafficRoute" {
+        return by_tags(look, answer);
+    }
+    let same_rule =
+        |one: &Backend<'_>, other: &Backend<'_>| (one.place.0, one.place.1) == (other.place.0, other.place.1);
+    for backends in look.backends.chunk_by(same_rule) {
+        check_rule(look, answer, backends);
     }
 }
 
-fn check_rule(look: &Look<'_>, answer: &mut Answer, (t, r): (usize, usize), rule: &Value, backends: &[Value]) {
-    let place =
-        |rest: std::fmt::Arguments<'_>| look.field(format_args!("to[{t}].rules[{r}].default.backendRefs{rest}"));
+fn check_rule(look: &Look<'_>, answer: &mut Answer, backends: &[Backend<'_>]) {
+    let Some(Backend { place: (t, r, _), rule, .. }) = backends.first() else { return };
+    let filters = items(inside(rule, &["default"]), "filters");
+    if filters.iter().any(|filter| text(filter, "type") == "RequestRedirect") {
+        return;
+    }
+    let at = |rest: std::fmt::Arguments<'_>| look.field(format_args!("to[{t}].rules[{r}].default.backendRefs{rest}"));
     let mut sum = 0_u64;
-    for (b, backend) in backends.iter().enumerate() {
+    for Backend { place: (_, _, b), reference, target, .. } in backends {
         // A weight that is no whole number is refused elsewhere.
-        let Some(weight) = weight(backend) else { return };
+        let Some(weight) = weight(reference) else { return };
         sum = sum.saturating_add(weight);
         if weight > 0
-            && let Target::Service(service, _) = follow(look, backend, Role::Backend)
+            && let Target::Service(service, _) = target
             && service.proxies == Some(0)
         {
-            let message = format!("no proxy serves {}, which has weight {weight}", called(backend));
+            let message = format!("no proxy serves {}, which has weight {weight}", called(reference));
             let help = "wait until its pods are ready, or give it weight 0";
-            answer.found(RULE.at(place(format_args!("[{b}].weight")), message).help(help));
+            answer.found(RULE.at(at(format_args!("[{b}].weight")), message).help(help));
         }
     }
     if sum == 0 {
         let message = format!("every weight is 0: {}", consequence(look, rule));
-        answer.found(RULE.at(place(format_args!("")), message).help("give at least one backend a weight above 0"));
-    } else if sum > u64::from(u32::MAX) {
-        let message = format!("the weights add up to {sum}, Envoy takes no more than {}", u32::MAX);
-        answer.found(RULE.at(place(format_args!("")), message).help("use smaller numbers: only their ratio counts"));
+        answer.found(RULE.at(at(format_args!("")), message).help("give at least one backend a weight above 0"));
+    } else if sum > MOST {
+        answer.found(too_large(at(format_args!("")), sum));
+    }
+}
+
+/// What Envoy takes as the sum of the weights of one rule.
+const MOST: u64 = u32::MAX as u64;
+
+fn too_large(field: FieldPath, sum: u64) -> Finding {
+    let message = format!("the weights add up to {sum}, Envoy takes no more than {MOST}");
+    RULE.at(field, message).help("use smaller numbers: only their ratio counts")
+}
+
+/// All weights 0 is what Kuma refuses in a legacy route; a sum that does not fit it lets through.
+fn by_tags(look: &Look<'_>, answer: &mut Answer) {
+    let conf = inside(look.object.spec, &["conf"]);
+    let sum = |place: &Value| items(place, "split").iter().filter_map(weight).fold(0, u64::saturating_add);
+    for (h, http) in items(conf, "http").iter().enumerate().filter(|(_, http)| sum(http) > MOST) {
+        answer.found(too_large(look.field(format_args!("conf.http[{h}].split")), sum(http)));
+    }
+    if sum(conf) > MOST {
+        answer.found(too_large(look.field(format_args!("conf.split")), sum(conf)));
     }
 }
 

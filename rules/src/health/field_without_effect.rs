@@ -93,7 +93,7 @@ fn gone_in_3_0(look: &Look<'_>, answer: &mut Answer) {
         return answer.found(finding.help("migrate it while 2.14 is in use; see KMH-O09"));
     }
     let mut gone = |at: FieldPath, what: &str, help: &str| {
-        answer.found(RULE.at(at, format!("3.0 drops {what} without a word")).help(help));
+        answer.found(RULE.at(at, format!("3.0 drops {what}")).help(help));
     };
     if kind == "Mesh" {
         let kept = [
@@ -119,20 +119,24 @@ fn gone_in_3_0(look: &Look<'_>, answer: &mut Answer) {
                 "tracing" => "use MeshTrace",
                 _ => "remove it",
             };
-            gone(look.field(format_args!("")).key(key.as_str()), &quoted(key), help);
+            gone(look.field(format_args!("")).key(key.as_str()), &format!("{} without a word", quoted(key)), help);
         }
         return;
     }
     if !items(spec, "from").is_empty() {
-        gone(look.field(format_args!("from")), "`from`", "write `rules` with spiffeID matches");
+        gone(look.field(format_args!("from")), "`from` without a word", "write `rules` with spiffeID matches");
     }
     if kind == "MeshService" && spec.get("selector").is_some_and(|selector| selector.get("dataplaneTags").is_some()) {
-        gone(look.field(format_args!("selector.dataplaneTags")), "`dataplaneTags`", "select by `dataplaneLabels`");
+        gone(
+            look.field(format_args!("selector.dataplaneTags")),
+            "`dataplaneTags` without a word",
+            "select by `dataplaneLabels`",
+        );
     }
     let target = inside(spec, &["targetRef"]);
     for key in OLD_TARGET.iter().filter(|key| target.get(**key).is_some_and(is_set)) {
         // The policy then applies to more than it says.
-        let wider = if text(target, "kind") == "Dataplane" { ", the policy selects every Dataplane" } else { "" };
+        let wider = if text(target, "kind") == "Dataplane" { ": the policy selects every Dataplane" } else { "" };
         gone(
             look.field(format_args!("targetRef.{key}")),
             &format!("`{key}` of a targetRef{wider}"),
@@ -150,7 +154,11 @@ fn gone_in_3_0(look: &Look<'_>, answer: &mut Answer) {
         }
         if inside(to, &["default"]).get("healthyPanicThreshold").is_some() && kind == "MeshHealthCheck" {
             let help = "use outlierDetection.healthyPanicThreshold of MeshCircuitBreaker";
-            gone(look.field(format_args!("to[{t}].default.healthyPanicThreshold")), "`healthyPanicThreshold`", help);
+            gone(
+                look.field(format_args!("to[{t}].default.healthyPanicThreshold")),
+                "`healthyPanicThreshold` without a word",
+                help,
+            );
         }
         for (r, rule) in items(to, "rules").iter().enumerate() {
             for (b, backend) in items(inside(rule, &["default"]), "backendRefs").iter().enumerate() {

@@ -3,7 +3,7 @@
 use super::Severity;
 use super::known::{Port, Service};
 use super::object::{inside, items};
-use super::reference::{Role, Target, called, follow};
+use super::reference::{Backend, Role, Target, called, follow};
 use super::rule::{Answer, Look, Rule};
 
 pub(super) const RULE: Rule = Rule {
@@ -25,26 +25,20 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
             let field = look.field(format_args!("to[{t}].targetRef"));
             let message = format!("{} has no HTTP port: the route has no effect", called(target));
             answer.found(RULE.at(field, message).help(REMEDY));
+        }
+    }
+    for Backend { place: (t, r, b), reference, target, .. } in &look.backends {
+        let Target::Service(service, port) = target else { continue };
+        if speaks_http(service, *port) {
             continue;
         }
-        for (r, rule) in items(to, "rules").iter().enumerate() {
-            for (b, backend) in items(inside(rule, &["default"]), "backendRefs").iter().enumerate() {
-                let Target::Service(service, port) = follow(look, backend, Role::Backend) else { continue };
-                if speaks_http(service, port) {
-                    continue;
-                }
-                let field = look.field(format_args!("to[{t}].rules[{r}].default.backendRefs[{b}]"));
-                let consequence = match look.is_3_0() {
-                    true => "its share is answered with 500",
-                    false => "its share goes to the other backends without a word",
-                };
-                let message = format!("{} does not speak HTTP there: {consequence}", called(backend));
-                answer.found(RULE.at(field, message).help(REMEDY));
-                if answer.is_full() {
-                    return;
-                }
-            }
-        }
+        let field = look.field(format_args!("to[{t}].rules[{r}].default.backendRefs[{b}]"));
+        let consequence = match look.is_3_0() {
+            true => "its share is answered with 500",
+            false => "its share goes to the other backends without a word",
+        };
+        let message = format!("{} does not speak HTTP there: {consequence}", called(reference));
+        answer.found(RULE.at(field, message).help(REMEDY));
     }
 }
 

@@ -6,6 +6,7 @@
 use super::object::{DISPLAY_NAME, NAMESPACE, Object, duration, inside, items, text};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// What is known to exist beside a policy.
@@ -59,6 +60,22 @@ pub(super) struct Port {
     pub(super) http: bool,
 }
 
+/// How a reference picks a port.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    Number(u64),
+    Name(&'a str),
+}
+
+impl fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 impl Service {
     /// The value of a label; empty when there is none.
     pub(super) fn label(&self, key: &str) -> &str {
@@ -66,9 +83,13 @@ impl Service {
     }
 
     /// The port that a number or a name picks.
-    pub(super) fn port(&self, wanted: &str) -> Option<&Port> {
-        let number: Option<u64> = wanted.parse().ok();
-        self.ports.iter().find(|port| *port.name == *wanted || number == Some(port.number))
+    pub(super) fn port(&self, wanted: Wanted<'_>) -> Option<&Port> {
+        let (number, name) = match wanted {
+            Wanted::Number(number) => (Some(number), None),
+            // Kuma takes a number as the name of a section too.
+            Wanted::Name(name) => (name.parse().ok(), Some(name)),
+        };
+        self.ports.iter().find(|port| name == Some(&*port.name) || number == Some(port.number))
     }
 }
 

@@ -51,7 +51,8 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
             if let Some(what) = removed {
                 answer.found(RULE.at(field, format!("removes {what}")).help(REMEDY));
             } else if let Some(what) = touched(change) {
-                answer.found(RULE.at(field, format!("changes {what}")).help(REMEDY));
+                let verb = if operation.eq_ignore_ascii_case("remove") { "removes" } else { "changes" };
+                answer.found(RULE.at(field, format!("{verb} {what}")).help(REMEDY));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a reference to a service leads to.
 
-use super::known::{Port, Service};
-use super::object::{NAMESPACE, items, text};
+use super::known::{Port, Service, Wanted};
+use super::object::{NAMESPACE, inside, items, text};
 use super::rule::{Look, quoted};
 use serde_json::{Map, Value};
 
@@ -30,6 +30,33 @@ pub(super) enum Role {
     Backend,
 }
 
+/// One backend of a route, followed once for all rules.
+pub(super) struct Backend<'a> {
+    /// Which destination, which of its rules, which backend there.
+    pub(super) place: (usize, usize, usize),
+    /// The rule of the route.
+    pub(super) rule: &'a Value,
+    pub(super) reference: &'a Value,
+    pub(super) target: Target<'a>,
+}
+
+/// The backends of a route, in the order of the document; none for other kinds.
+pub(super) fn backends<'a>(look: &Look<'a>) -> Vec<Backend<'a>> {
+    let mut backends = Vec::new();
+    if !matches!(look.object.kind, "MeshHTTPRoute" | "MeshTCPRoute") {
+        return backends;
+    }
+    for (t, to) in items(look.object.spec, "to").iter().enumerate() {
+        for (r, rule) in items(to, "rules").iter().enumerate() {
+            for (b, reference) in items(inside(rule, &["default"]), "backendRefs").iter().enumerate() {
+                let target = follow(look, reference, Role::Backend);
+                backends.push(Backend { place: (t, r, b), rule, reference, target });
+            }
+        }
+    }
+    backends
+}
+
 /// Follows a reference to a `MeshService`, `MeshServiceSubset`, `MeshExternalService` or `MeshMultiZoneService`.
 pub(super) fn follow<'a>(look: &Look<'a>, reference: &'a Value, role: Role) -> Target<'a> {
     let kind = match text(reference, "kind") {
@@ -41,17 +68,20 @@ pub(super) fn follow<'a>(look: &Look<'a>, reference: &'a Value, role: Role) -> T
     if reference.get("mesh").is_some() {
         return Target::Unknown;
     }
-    let port = reference.get("port").and_then(Value::as_u64).map(|port| port.to_string());
-    let port = port.or_else(|| Some(text(reference, "sectionName").to_owned()).filter(|section| !section.is_empty()));
+    let port = match (reference.get("port").and_then(Value::as_u64), text(reference, "sectionName")) {
+        (Some(number), _) => Some(Wanted::Number(number)),
+        (None, "") => None,
+        (None, section) => Some(Wanted::Name(section)),
+    };
     let labels = reference.get("labels").and_then(Value::as_object).filter(|labels| !labels.is_empty());
     match (text(reference, "name"), labels) {
-        ("", Some(labels)) => by_labels(look, kind, labels, port.as_deref()),
+        ("", Some(labels)) => by_labels(look, kind, labels, port),
         ("", None) => Target::Unknown,
         (name, _) => by_name(look, kind, reference, name, port, role),
     }
 }
 
-fn by_labels<'a>(look: &Look<'a>, kind: &str, labels: &'a Map<String, Value>, port: Option<&str>) -> Target<'a> {
+fn by_labels<'a>(look: &Look<'a>, kind: &str, labels: &'a Map<String, Value>, port: Option<Wanted<'_>>) -> Target<'a> {
     let mut candidates = look.known.services_with(kind, look.object.mesh, labels).peekable();
     let Some(first) = candidates.peek().copied() else {
         // A mesh without any is one that works by tags, or one that we do not see.
@@ -75,7 +105,7 @@ fn by_name<'a>(
     kind: &str,
     reference: &'a Value,
     name: &str,
-    port: Option<String>,
+    port: Option<Wanted<'_>>,
     role: Role,
 ) -> Target<'a> {
     let (mesh, home) = (look.object.mesh, look.object.namespace);
@@ -83,7 +113,7 @@ fn by_name<'a>(
         && let Some((short, namespace, number)) = tag_parts(name)
     {
         return match look.known.service(kind, mesh, namespace, short) {
-            Some(service) => with_port(service, Some(port.as_deref().unwrap_or(number))),
+            Some(service) => with_port(service, Some(port.unwrap_or(Wanted::Name(number)))),
             None if look.known.has_tag(mesh, name) => Target::Unknown,
             None => missing(look, kind, &format!("{short}.{namespace}"), &format!(" for the tag {}", quoted(name))),
         };
@@ -105,7 +135,7 @@ fn by_name<'a>(
                     quoted(name)
                 ));
             }
-            with_port(service, port.as_deref())
+            with_port(service, port)
         }
         // In Universal form a name may be a tag, and the tag of a gateway or a proxy that we do not know.
         // An underscore is never part of a resource's name, only of a tag.
@@ -126,7 +156,7 @@ fn missing<'a>(look: &Look<'_>, kind: &str, name: &str, why: &str) -> Target<'a>
     Target::Nothing(format!("there is no {kind} {} in mesh {}{why}", quoted(name), quoted(look.object.mesh)))
 }
 
-fn with_port<'a>(service: &'a Service, port: Option<&str>) -> Target<'a> {
+fn with_port<'a>(service: &'a Service, port: Option<Wanted<'_>>) -> Target<'a> {
     match port {
         None => Target::Service(service, None),
         Some(wanted) => match service.port(wanted) {
@@ -136,10 +166,10 @@ fn with_port<'a>(service: &'a Service, port: Option<&str>) -> Target<'a> {
     }
 }
 
-fn no_port(service: &Service, wanted: &str) -> String {
+fn no_port(service: &Service, wanted: Wanted<'_>) -> String {
     let ports: Vec<_> = service.ports.iter().take(10).map(|port| shown(port)).collect();
     let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
-    format!("{} {} has no port {}, it has {ports}", service.kind, quoted(&service.name), quoted(wanted))
+    format!("{} {} has no port {}, it has {ports}", service.kind, quoted(&service.name), quoted(&wanted.to_string()))
 }
 
 fn shown(port: &Port) -> String {

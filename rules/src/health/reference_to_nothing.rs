@@ -1,8 +1,9 @@
 #![doc = include_str!("../../../testdata/rules/reference-to-nothing/README.md")]
 
 use super::Severity;
+use super::known::Wanted;
 use super::object::{inside, items, text};
-use super::reference::{Role, Target, called, follow, is_catch_all, tag_parts};
+use super::reference::{Backend, Role, Target, called, follow, is_catch_all, tag_parts};
 use super::rule::{Answer, Look, Rule, quoted};
 use serde_json::Value;
 
@@ -36,26 +37,30 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
         destination(look, answer, t, inside(to, &["targetRef"]));
         for (r, rule) in items(to, "rules").iter().enumerate() {
             let conf = inside(rule, &["default"]);
-            let backends = items(conf, "backendRefs");
-            for (b, backend) in backends.iter().enumerate() {
-                let at = |end: &str| look.field(format_args!("to[{t}].rules[{r}].default.backendRefs[{b}]{end}"));
-                let Some((end, problem, help)) = trouble(look, answer, backend, Role::Backend) else { continue };
-                let labels = text(backend, "name").is_empty();
-                let consequence = consequence(look, rule, backends.len() == 1, labels && end.is_empty());
-                answer.found(RULE.at(at(end), format!("{problem}: {consequence}")).help(help));
-                if answer.is_full() {
-                    return;
-                }
-            }
             for (f, filter) in items(conf, "filters").iter().enumerate() {
                 let mirror = inside(filter, &["requestMirror", "backendRef"]);
-                if let Some((end, problem, help)) = trouble(look, answer, mirror, Role::Backend) {
+                if let Some((end, problem, help)) = trouble(answer, mirror, &follow(look, mirror, Role::Backend)) {
                     let at = format_args!("to[{t}].rules[{r}].default.filters[{f}].requestMirror.backendRef{end}")
                         .to_string();
                     let message = format!("{problem}: nothing is mirrored");
                     answer.found(RULE.at(look.field(format_args!("{at}")), message).help(help));
                 }
             }
+        }
+    }
+    for (b, backend) in look.backends.iter().enumerate() {
+        let Some((end, problem, help)) = trouble(answer, backend.reference, &backend.target) else { continue };
+        let rule = |other: Option<&Backend<'_>>| other.is_some_and(|other| std::ptr::eq(other.rule, backend.rule));
+        let only = !rule(look.backends.get(b + 1)) && !rule(b.checked_sub(1).and_then(|b| look.backends.get(b)));
+        let consequence = match backend.target {
+            Target::NameIsTag(_) => "callers get 503, or its share goes elsewhere",
+            _ => consequence(look, backend.rule, only, end.is_empty() && text(backend.reference, "name").is_empty()),
+        };
+        let (t, r, b) = backend.place;
+        let field = look.field(format_args!("to[{t}].rules[{r}].default.backendRefs[{b}]{end}"));
+        answer.found(RULE.at(field, format!("{problem}: {consequence}")).help(help));
+        if answer.is_full() {
+            return;
         }
     }
 }
@@ -67,7 +72,7 @@ fn destination(look: &Look<'_>, answer: &mut Answer, t: usize, target: &Value) {
             let finding = RULE.at(at(""), format!("{problem}: this part of the policy has no effect"));
             answer.found(finding.help("correct the reference, or apply the route first"));
         }
-    } else if let Some((end, problem, help)) = trouble(look, answer, target, Role::Destination) {
+    } else if let Some((end, problem, help)) = trouble(answer, target, &follow(look, target, Role::Destination)) {
         let message = format!("{problem}: this part of the policy has no effect");
         answer.found(RULE.at(at(end), message).help(help));
     }
@@ -76,25 +81,20 @@ fn destination(look: &Look<'_>, answer: &mut Answer, t: usize, target: &Value) {
 type Trouble = (&'static str, String, &'static str);
 
 /// What is wrong with a reference: where below it, in words, and what to do.
-fn trouble(look: &Look<'_>, answer: &mut Answer, reference: &Value, role: Role) -> Option<Trouble> {
-    match follow(look, reference, role) {
+fn trouble(answer: &mut Answer, reference: &Value, target: &Target<'_>) -> Option<Trouble> {
+    match target {
         Target::Service(..) | Target::NoService => None,
         Target::Unknown => {
             answer.cannot_tell();
             None
         }
-        Target::Nothing(problem) => Some(("", problem, "correct the reference, or apply the service first")),
+        Target::Nothing(problem) => Some(("", problem.clone(), "correct the reference, or apply the service first")),
         Target::NoPort(problem) => {
-            let end = if reference.get("port").is_some() {
-                ".port"
-            } else if reference.get("sectionName").is_some() {
-                ".sectionName"
-            } else {
-                ".name"
-            };
-            Some((end, problem, "use a port that the service has"))
+            let written = [("port", ".port"), ("sectionName", ".sectionName")];
+            let end = written.iter().find(|(key, _)| reference.get(*key).is_some()).map_or(".name", |(_, end)| end);
+            Some((end, problem.clone(), "use a port that the service has"))
         }
-        Target::NameIsTag(problem) => Some((".name", problem, "write the port of the MeshService")),
+        Target::NameIsTag(problem) => Some((".name", problem.clone(), "write the port of the MeshService")),
     }
 }
 
@@ -156,7 +156,7 @@ fn by_tags(look: &Look<'_>, answer: &mut Answer) {
             };
             let mesh = look.object.mesh;
             let problem = match look.known.service("MeshService", mesh, namespace, name) {
-                Some(service) if service.port(port).is_some() => continue,
+                Some(service) if service.port(Wanted::Name(port)).is_some() => continue,
                 Some(_) => format!("MeshService {} has no port {port}", quoted(name)),
                 None if look.known.has_tag(mesh, tag) || !look.known.has_any("MeshService", mesh) => {
                     answer.cannot_tell();

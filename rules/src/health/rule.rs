@@ -1,6 +1,7 @@
 //! A rule, what it looks at and what it answers.
 
 use super::object::Object;
+use super::reference::{self, Backend};
 use super::{Finding, Known, Severity, State};
 use crate::field::FieldPath;
 use crate::split::Change;
@@ -49,9 +50,17 @@ pub(super) struct Look<'a> {
     pub(super) change: Option<&'a Change>,
     pub(super) known: &'a Known,
     pub(super) kuma: &'a Kuma,
+    /// Of a route, where its backends lead.
+    pub(super) backends: Vec<Backend<'a>>,
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    pub(super) fn new(object: Object<'a>, change: Option<&'a Change>, known: &'a Known, kuma: &'a Kuma) -> Self {
+        let mut look = Self { object, change, known, kuma, backends: Vec::new() };
+        look.backends = reference::backends(&look);
+        look
+    }
+
     /// The field of the spec that is written like `to[0].rules[1]`; only for findings, it is parsed.
     pub(super) fn field(&self, path: fmt::Arguments<'_>) -> FieldPath {
         let path = path.to_string();

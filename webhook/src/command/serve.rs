@@ -117,7 +117,8 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let world = Shared::default();
 
     serve_certificate_files(args, &certificate, &readiness);
-    let admission = Arc::new(Admission { ledger: without_cluster(args, &world, &readiness), world });
+    let ledger = without_cluster(args, &world, &readiness);
+    let admission = Arc::new(Admission::new(world, ledger));
     let handler = server::handler(move |body, deadline| {
         let admission = Arc::clone(&admission);
         async move { admission.answer(&body, deadline).await }

@@ -17,7 +17,7 @@ fn finds_services_by_name_and_by_labels() {
     let mut known = Known::default();
     known.insert(&service("a", json!({"app": "x", "kuma.io/zone": "zone-1"})));
     known.insert(&service("b", json!({"app": "x", "tier": "gold"})));
-    assert!(known.service("MeshService", "default", "demo", "a").unwrap().port("80").is_some());
+    assert!(known.service("MeshService", "default", "demo", "a").unwrap().port(Wanted::Number(80)).is_some());
     assert!(known.service("MeshService", "default", "", "a").is_none());
     assert_eq!(with(&known, json!({"app": "x"})), ["a", "b"]);
     assert_eq!(with(&known, json!({"app": "x", "tier": "gold"})), ["b"]);

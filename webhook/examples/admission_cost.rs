@@ -1,0 +1,96 @@
+//! What one review costs without HTTP: `cargo run --release --example admission_cost`.
+//!
+//! A row answers reviews in which one weight changes, each from what the one before asked for, one after the other in one
+//! thread; the rows `again` answer one review again and again. Ten guards, one of which is about the service. The time is
+//! that of the best round, on the wall.
+
+use serde_json::{Value, json};
+use sluice_rules::guard::ShiftGuard;
+use sluice_webhook::admission::Admission;
+use sluice_webhook::ledger::{Ledger, Memory};
+use sluice_webhook::world::Shared;
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+/// Rounds; the best one counts, the others had company on the machine.
+const ROUNDS: usize = 7;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let guards = (0..10).map(|number| guard(number)).collect::<Vec<_>>();
+    for (name, rules, reviews, different) in [
+        ("standard", 3, 2000, true),
+        ("standard, again", 3, 2000, false),
+        ("wide", 200, 200, true),
+        ("wide, again", 200, 200, false),
+    ] {
+        let bodies: Vec<_> = (0..if different { reviews } else { 1 }).map(|number| review(rules, number)).collect();
+        let mut best = f64::MAX;
+        for _ in 0..ROUNDS {
+            let world = Shared::default();
+            world.update(|world| {
+                world.guards = guards.iter().filter_map(|guard| ShiftGuard::read(guard).ok()).collect()
+            });
+            let admission = Admission::new(world, Ledger::Memory(Memory::default()));
+            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            let deadline = Instant::now() + Duration::from_secs(600);
+            let start = Instant::now();
+            runtime.block_on(async {
+                for number in 0..reviews {
+                    let answer = admission.answer(&bodies[number % bodies.len()], deadline).await;
+                    assert_eq!(answer.status, 200);
+                }
+            });
+            best = best.min(start.elapsed().as_secs_f64() / reviews as f64);
+        }
+        println!("{name:<16} {:>7} bytes {:>8.1} us", bodies[0].len(), best * 1e6);
+    }
+    Ok(())
+}
+
+/// Ten guards, of which one is about the service.
+fn guard(number: usize) -> Value {
+    let service = if number == 7 { "llm*".to_owned() } else { format!("team-{number}-*") };
+    json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "ShiftGuard", "metadata": {"name": format!("guard-{number}")},
+    "spec": {
+        "match": {"services": [service]},
+        "caps": {"maxStep": 50, "perWindow": {"shift": 1e9, "window": "1h"}},
+        "freeze": [{"cron": "0 18 29 2 *", "duration": "1h", "timeZone": "Europe/Berlin"}],
+        "approvals": {"groups": ["sre"]},
+    }})
+}
+
+fn review(rules: usize, number: usize) -> Vec<u8> {
+    let weight = |number: usize| 10 + if number % 2 == 0 { 0 } else { 1 + (number / 2) % 30 };
+    let object = |weight: usize, version: usize| {
+        let rules: Vec<_> = (0..rules)
+            .map(|rule| {
+                let canary = if rule == rules / 2 { weight } else { 10 };
+                json!({"matches": [{"path": {"type": "PathPrefix", "value": format!("/v{}/summaries/of/documents", rule + 1)}, "method": "POST"}],
+                    "default": {"backendRefs": [
+                        {"kind": "MeshService", "name": "llm-v1", "namespace": "demo", "port": 8080, "weight": 100 - canary},
+                        {"kind": "MeshService", "name": "llm-v2", "namespace": "demo", "port": 8080, "weight": canary}]}})
+            })
+            .collect();
+        let fields = json!({"f:metadata": {"f:annotations": {".": {}, "f:kubectl.kubernetes.io/last-applied-configuration": {}}, "f:labels": {".": {}, "f:kuma.io/mesh": {}}},
+            "f:spec": {".": {}, "f:targetRef": {".": {}, "f:kind": {}, "f:labels": {".": {}, "f:app": {}}}, "f:to": {}}});
+        let spec = json!({"targetRef": {"kind": "Dataplane", "labels": {"app": "web"}}, "to": [{"rules": rules, "targetRef": {"kind": "MeshService", "name": "llm", "namespace": "demo"}}]});
+        let applied = if rules.len() < 10 { json!({"spec": spec}).to_string() } else { String::new() };
+        json!({"apiVersion": "kuma.io/v1alpha1", "kind": "MeshHTTPRoute", "metadata": {
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": applied},
+            "creationTimestamp": "2026-11-24T22:56:11Z", "generation": version,
+            "labels": {"k8s.kuma.io/namespace": "demo", "kuma.io/env": "kubernetes", "kuma.io/mesh": "default", "kuma.io/origin": "zone", "kuma.io/policy-role": "producer", "kuma.io/zone": "zone-1"},
+            "managedFields": [{"apiVersion": "kuma.io/v1alpha1", "fieldsType": "FieldsV1", "fieldsV1": fields, "manager": "kubectl-client-side-apply", "operation": "Update", "time": "2026-11-24T22:56:11Z"}],
+            "name": "llm-split", "namespace": "demo", "resourceVersion": version.to_string(), "uid": "346fae31-9162-4701-a810-35fe4a32e0be"},
+            "spec": spec})
+    };
+    let kind = json!({"group": "kuma.io", "version": "v1alpha1", "kind": "MeshHTTPRoute"});
+    let resource = json!({"group": "kuma.io", "version": "v1alpha1", "resource": "meshhttproutes"});
+    json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {
+        "uid": format!("f0b2fc5b-81ac-47c3-beed-{number:012}"), "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
+        "name": "llm-split", "namespace": "demo", "operation": "UPDATE",
+        "userInfo": {"username": "system:serviceaccount:flux-system:kustomize-controller", "groups": ["system:serviceaccounts", "system:authenticated"]},
+        "object": object(weight(number + 1), 100 + number), "oldObject": object(weight(number), 99 + number), "dryRun": false,
+        "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "kustomize-controller", "fieldValidation": "Strict"}}})
+    .to_string()
+    .into_bytes()
+}
