@@ -7,6 +7,7 @@ mod case;
 mod cluster;
 mod memory;
 
+pub use cluster::{Before, Cluster, Counts, Seen};
 pub use memory::Memory;
 
 use crate::world::World;
@@ -57,6 +58,8 @@ pub enum Unavailable {
 pub enum Ledger {
     /// In this process: a restart forgets it, replicas do not share it.
     Memory(Memory),
+    /// In the cluster, shared by all replicas.
+    Cluster(Cluster),
 }
 
 impl Ledger {
@@ -71,6 +74,7 @@ impl Ledger {
     pub async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
         match self {
             Self::Memory(memory) => memory.admit(asked, world),
+            Self::Cluster(cluster) => cluster.admit(asked, world).await,
         }
     }
 }

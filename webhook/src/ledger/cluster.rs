@@ -1,3 +1,370 @@
-//! C
-/// x
-pub(super) const LEASE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+//! History as `ShiftLedger` objects, one per destination, that all replicas share.
+//!
+//! An answer judges by the cached ledgers. Only a change that may happen costs a network call: the ledger with the
+//! reservation is written on exactly the version that was judged, so whoever comes second judges again. Within one
+//! process changes of a destination queue up, so that replicas contend and not tasks.
+
+mod clock;
+mod settle;
+mod store;
+mod watch;
+
+pub use settle::{Before, Seen};
+
+use super::case::Case;
+use super::{Asked, Unavailable};
+use crate::world::World;
+use jiff::{SignedDuration, Timestamp};
+use rand::RngExt;
+use settle::Waiting;
+use sluice_rules::guard::{self, Cover, Mark, Noted, Terms, Verdict};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use store::{Store, Trouble, View};
+use tokio::time::{sleep, timeout_at};
+
+/// How long a change may be in flight: the API server's default request timeout.
+pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(60);
+
+/// Replicas read the API server's clock, each to within a second and a half; 4 s leave room for drift.
+const TERMS: Terms = Terms { lease: LEASE, tolerance: SignedDuration::from_secs(4), watched: true };
+
+/// An answer that is ready so long before the deadline still arrives.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// Lost races in a row, after which the change is refused.
+const TRIES: u32 = 8;
+
+/// History as objects that all replicas share. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Cluster(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    /// The name of this replica.
+    replica: String,
+    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+    waiting: Mutex<Vec<Waiting>>,
+    synced: AtomicBool,
+    counters: Counters,
+}
+
+/// One ledger.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    /// Held by whoever writes the ledger.
+    gate: tokio::sync::Mutex<()>,
+    /// The ledger as it was last seen; none where there is none.
+    view: Mutex<Option<View>>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    reserved: AtomicU64,
+    returned: AtomicU64,
+    confirmed: AtomicU64,
+    dropped: AtomicU64,
+    observed: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+/// What happened to reservations since the start, and how many are outstanding now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Reservations that this replica made.
+    pub reserved: u64,
+    /// Those that it gave back, because the change was refused after all.
+    pub returned: u64,
+    /// Reservations that this replica found to be real.
+    pub confirmed: u64,
+    /// Reservations that this replica found to have come to nothing.
+    pub dropped: u64,
+    /// Moves that passed without admission and that this replica recorded.
+    pub observed: u64,
+    /// Writes that came second.
+    pub conflicts: u64,
+    /// Reservations of all replicas that nobody has seen yet.
+    pub outstanding: u64,
+    /// Ledgers.
+    pub ledgers: u64,
+}
+
+impl Cluster {
+    /// `replica` is this process's name among the replicas, such as its pod's. Nothing is read yet: [`Self::watch`] and
+    /// [`Self::tend`] are to run beside the server.
+    pub fn new(client: kube::Client, replica: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            store: Store::new(client),
+            replica: replica.into(),
+            slots: Mutex::default(),
+            waiting: Mutex::default(),
+            synced: AtomicBool::new(false),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// Have all ledgers been read once?
+    pub fn is_synced(&self) -> bool {
+        self.0.synced.load(Ordering::Acquire)
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        let Counters { reserved, returned, confirmed, dropped, observed, conflicts } = &self.0.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let slots: Vec<_> = lock(&self.0.slots).values().cloned().collect();
+        let views: Vec<_> = slots.iter().filter_map(|slot| slot.view()).collect();
+        Counts {
+            reserved: read(reserved),
+            returned: read(returned),
+            confirmed: read(confirmed),
+            dropped: read(dropped),
+            observed: read(observed),
+            conflicts: read(conflicts),
+            outstanding: views.iter().map(|view| view.ledger.outstanding().count() as u64).sum(),
+            ledgers: views.len() as u64,
+        }
+    }
+
+    pub(super) async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
+        let inner = &self.0;
+        let case = Case::new(asked, world, &TERMS, &inner.replica);
+        let covers = case.covers();
+        if covers.is_empty() {
+            return Ok(case.judge(&[], Timestamp::now()));
+        }
+        let slots: Vec<_> = covers.iter().map(|cover| inner.slot(cover)).collect();
+        let deadline = asked.deadline.checked_sub(MARGIN).unwrap_or(asked.deadline);
+        let (now, reached) = match inner.now(&slots[0].name, deadline).await {
+            Ok(now) => (now, Ok(())),
+            Err(trouble) => (Timestamp::now(), Err(unavailable(&covers[0], trouble))),
+        };
+        // A denial answers from memory. What follows on an old view is found out by the write.
+        let (_, mut verdict) = inner.judge(&case, &covers, &slots, now)?;
+        if verdict.outcome == guard::Outcome::Denied {
+            return Ok(verdict);
+        }
+        if !case.reserves(&verdict) {
+            return reached.map(|()| verdict);
+        }
+        let reserved = match reached {
+            Ok(()) => inner.reserve(&case, &covers, &slots, deadline).await,
+            Err(error) => Err(error),
+        };
+        match reserved {
+            Err(error) if verdict.records.iter().all(|record| record.rollback) => {
+                verdict.notes.push(format!("the way back passes although it is not recorded yet: {error}"));
+                Ok(verdict)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Inner {
+    fn slot(&self, cover: &Cover) -> Arc<Slot> {
+        self.slot_of(guard::Ledger::name(&cover.mesh, &cover.destination))
+    }
+
+    fn slot_of(&self, name: String) -> Arc<Slot> {
+        let mut slots = lock(&self.slots);
+        let new = || Slot { name: name.clone(), gate: tokio::sync::Mutex::default(), view: Mutex::default() };
+        slots.entry(name.clone()).or_insert_with(|| Arc::new(new())).clone()
+    }
+
+    /// The API server's time. Where it is not known, `name` is read to learn it.
+    async fn now(&self, name: &str, deadline: Instant) -> Result<Timestamp, Trouble> {
+        if let Some(now) = self.store.clock.now() {
+            return Ok(now);
+        }
+        self.store.get(name, deadline).await?;
+        let unknown = || Trouble::Failed("its answers tell no usable time".into());
+        self.store.clock.now().ok_or_else(unknown)
+    }
+
+    /// The verdict, and the ledgers as they are with what the review shows.
+    fn judge(
+        &self,
+        case: &Case<'_>,
+        covers: &[Cover],
+        slots: &[Arc<Slot>],
+        now: Timestamp,
+    ) -> Result<(Vec<(guard::Ledger, Noted)>, Verdict), Unavailable> {
+        let mut ledgers = Vec::new();
+        for (cover, slot) in covers.iter().zip(slots) {
+            let mut ledger = slot.ledger(cover)?;
+            let noted = case.observe(&mut ledger, cover, now);
+            ledgers.push((ledger, noted));
+        }
+        let verdict = case.judge(&ledgers.iter().map(|(ledger, _)| ledger).collect::<Vec<_>>(), now);
+        Ok((ledgers, verdict))
+    }
+
+    /// Judges and reserves in one step, in every ledger or in none.
+    async fn reserve(
+        self: &Arc<Self>,
+        case: &Case<'_>,
+        covers: &[Cover],
+        slots: &[Arc<Slot>],
+        deadline: Instant,
+    ) -> Result<Verdict, Unavailable> {
+        let mut gates = Vec::new();
+        for slot in slots {
+            let gate = timeout_at(deadline.into(), slot.gate.lock()).await;
+            gates.push(gate.map_err(|_| Unavailable::Late)?);
+        }
+        // What is reserved so far goes back when the rest fails, also when the client hangs up meanwhile.
+        let mut held = Held { inner: self, marks: BTreeMap::new() };
+        'again: for attempt in 0..TRIES {
+            if attempt > 0 {
+                timeout_at(deadline.into(), sleep(jitter(10 * u64::from(attempt))))
+                    .await
+                    .map_err(|_| Unavailable::Late)?;
+            }
+            let now = self.now(&slots[0].name, deadline).await.map_err(|trouble| unavailable(&covers[0], trouble))?;
+            let (ledgers, verdict) = self.judge(case, covers, slots, now)?;
+            if !case.reserves(&verdict) {
+                return Ok(verdict);
+            }
+            for (index, (mut ledger, noted)) in ledgers.into_iter().enumerate() {
+                if held.marks.contains_key(&index) {
+                    continue;
+                }
+                let (cover, slot) = (&covers[index], &slots[index]);
+                let mark = case.mark(&ledger);
+                let new = case.reserve(&mut ledger, cover, &verdict);
+                let written = self.write(slot, ledger, noted, deadline).await;
+                if !written.map_err(|trouble| unavailable(cover, trouble))? {
+                    self.refresh(slot, deadline).await.map_err(|trouble| unavailable(cover, trouble))?;
+                    continue 'again;
+                }
+                // One that was reserved before may be in flight: only its lease ends it.
+                held.marks.insert(index, new.then(|| (slot.clone(), mark)));
+                self.counters.reserved.fetch_add(u64::from(new), Ordering::Relaxed);
+            }
+            held.marks.clear();
+            return Ok(verdict);
+        }
+        Err(Unavailable::Contended(covers[0].destination.to_string()))
+    }
+
+    /// Writes a ledger on the version that is in view; false when somebody else came first.
+    async fn write(
+        &self,
+        slot: &Slot,
+        ledger: guard::Ledger,
+        noted: Noted,
+        deadline: Instant,
+    ) -> Result<bool, Trouble> {
+        let version = slot.view().map(|view| view.version);
+        match self.store.put(&slot.name, version.as_deref(), ledger, deadline).await? {
+            Some(view) => {
+                slot.set(view);
+                for (counter, count) in [
+                    (&self.counters.confirmed, noted.confirmed),
+                    (&self.counters.dropped, noted.dropped),
+                    (&self.counters.observed, noted.observed),
+                ] {
+                    counter.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                Ok(true)
+            }
+            None => {
+                self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                Ok(false)
+            }
+        }
+    }
+
+    async fn refresh(&self, slot: &Slot, deadline: Instant) -> Result<(), Trouble> {
+        let view = self.store.get(&slot.name, deadline).await?;
+        *lock(&slot.view) = view;
+        Ok(())
+    }
+
+    /// Gives a reservation back; where that fails its lease ends it.
+    async fn give_back(&self, slot: &Slot, mark: &Mark) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let _gate = slot.gate.lock().await;
+        for _ in 0..TRIES {
+            let Some(view) = slot.view() else { return };
+            let mut ledger = guard::Ledger::clone(&view.ledger);
+            if !ledger.release(mark, &self.replica) {
+                return;
+            }
+            match self.write(slot, ledger, Noted::default(), deadline).await {
+                Ok(true) => {
+                    self.counters.returned.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Ok(false) if self.refresh(slot, deadline).await.is_ok() => {}
+                Ok(false) | Err(_) => break,
+            }
+        }
+        tracing::warn!(ledger = slot.name, "a reservation could not be given back, it ends with its lease");
+    }
+}
+
+/// What was reserved for a change that is not allowed yet.
+struct Held<'a> {
+    inner: &'a Arc<Inner>,
+    marks: BTreeMap<usize, Option<(Arc<Slot>, Mark)>>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        for (slot, mark) in std::mem::take(&mut self.marks).into_values().flatten() {
+            let inner = self.inner.clone();
+            tokio::spawn(async move { inner.give_back(&slot, &mark).await });
+        }
+    }
+}
+
+impl Slot {
+    fn view(&self) -> Option<View> {
+        lock(&self.view).clone()
+    }
+
+    /// Takes a view unless it is older than the one there is.
+    fn set(&self, view: View) {
+        let mut present = lock(&self.view);
+        if present.as_ref().is_none_or(|present| !view.is_older(present)) {
+            *present = Some(view);
+        }
+    }
+
+    /// A copy of the ledger to be changed; an empty one where there is none.
+    fn ledger(&self, cover: &Cover) -> Result<guard::Ledger, Unavailable> {
+        let Some(view) = self.view() else {
+            return Ok(guard::Ledger::new(cover.mesh.clone(), cover.destination.clone()));
+        };
+        if view.ledger.mesh != cover.mesh || view.ledger.destination != cover.destination {
+            let other = format!("`{}` is the ledger of `{}`: delete it", self.name, view.ledger.destination);
+            return Err(unavailable(cover, Trouble::Failed(other.into())));
+        }
+        Ok(guard::Ledger::clone(&view.ledger))
+    }
+}
+
+fn unavailable(cover: &Cover, trouble: Trouble) -> Unavailable {
+    match trouble {
+        Trouble::Late => Unavailable::Late,
+        Trouble::Failed(source) => Unavailable::Unreachable { subject: cover.destination.to_string(), source },
+    }
+}
+
+/// Up to so many milliseconds, so that those who raced do not race again.
+fn jitter(most: u64) -> Duration {
+    Duration::from_millis(rand::rng().random_range(1..=most))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! What is seen of routes ends reservations, and shows moves that nobody admitted.
+
+use super::store::Trouble;
+use super::{Cluster, Inner, Slot, TERMS, TRIES, jitter, lock};
+use crate::world::{Shared, World};
+use jiff::Timestamp;
+use serde_json::Value;
+use sluice_rules::guard::{self, Cover, Noted, Sight};
+use sluice_rules::policy::{Identity, Policy};
+use sluice_rules::split::{self, ServiceKey, Split, splits};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// A change of a route that the watch tells of.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The route; of one that is gone, as it was at last.
+    pub policy: Policy,
+    /// What it was before.
+    pub before: Before,
+    /// The uid of its object.
+    pub uid: String,
+    /// The version of its object.
+    pub version: String,
+    /// Is it deleted, or being deleted?
+    pub gone: bool,
+}
+
+/// What a route was before a change.
+#[derive(Debug, Clone)]
+pub enum Before {
+    /// Nobody knows, as when the watch begins.
+    Unknown,
+    /// It did not exist.
+    Absent,
+    /// It was this.
+    Was(Policy),
+}
+
+/// A change that somebody should have recorded; if nobody does, we do.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) due: Instant,
+    cover: Cover,
+    event: Arc<Event>,
+}
+
+/// [`Seen`], in splits.
+#[derive(Debug)]
+struct Event {
+    policy: Identity,
+    uid: String,
+    version: String,
+    splits: Vec<Split>,
+    before: Option<Vec<Split>>,
+    gone: bool,
+    at: Option<Timestamp>,
+}
+
+/// Whoever made a reservation ends it at once; the others wait, in case that replica is not there any more.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a background exchange with the API server may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// More changes than this are not remembered; a later review shows what they did.
+const MOST_WAITING: usize = 10_000;
+
+impl Cluster {
+    /// Takes note of a change of a route: confirms or drops reservations, and records a move that nobody admitted.
+    pub async fn seen(&self, seen: Seen, world: &World) {
+        let inner = &self.0;
+        let before = match &seen.before {
+            Before::Unknown => None,
+            Before::Absent => Some(Vec::new()),
+            Before::Was(policy) => Some(splits(policy).0),
+        };
+        let event = Arc::new(Event {
+            policy: seen.policy.identity().clone(),
+            uid: seen.uid,
+            version: seen.version,
+            splits: splits(&seen.policy).0,
+            before,
+            gone: seen.gone,
+            at: inner.store.clock.now(),
+        });
+        for cover in inner.covers(&event, &world.guards) {
+            let slot = inner.slot(&cover);
+            let (noted, ours) = inner.would_note(&slot, &cover, &event);
+            if !noted.is_some() {
+                continue;
+            }
+            if ours {
+                inner.settle(&slot, &cover, &event).await;
+            } else {
+                let due = Instant::now() + GRACE + jitter(2000);
+                inner.wait(Waiting { due, cover, event: event.clone() });
+            }
+        }
+    }
+
+    /// Until the process ends: does what others should have done and have not, and looks after reservations whose lease
+    /// is over.
+    pub async fn tend(&self, world: &Shared) {
+        loop {
+            sleep(TICK).await;
+            let world = world.load().clone();
+            self.tend_once(&world).await;
+        }
+    }
+
+    /// One round of [`Self::tend`].
+    pub async fn tend_once(&self, world: &World) {
+        let now = Instant::now();
+        let due: Vec<_> = lock(&self.0.waiting).extract_if(.., |waiting| waiting.due <= now).collect();
+        for Waiting { cover, event, .. } in due {
+            self.0.settle(&self.0.slot(&cover), &cover, &event).await;
+        }
+        self.0.end_leases(world).await;
+    }
+}
+
+impl Inner {
+    fn wait(&self, waiting: Waiting) {
+        let mut all = lock(&self.waiting);
+        if all.len() < MOST_WAITING {
+            all.push(waiting);
+        }
+    }
+
+    /// The destinations that a change may concern: what the route splits or split, and where a ledger knows it.
+    fn covers(&self, event: &Event, guards: &[guard::ShiftGuard]) -> Vec<Cover> {
+        let splits = || event.splits.iter().chain(event.before.iter().flatten());
+        let mut covers = guard::covered_splits(guards, &event.policy, splits());
+        let mut named: BTreeSet<String> =
+            covers.iter().map(|cover| guard::Ledger::name(&cover.mesh, &cover.destination)).collect();
+        let destinations: BTreeSet<(&str, &ServiceKey)> =
+            splits().map(|split| (split.mesh.as_str(), &split.destination)).collect();
+        let slots: BTreeMap<_, _> = match &event.before {
+            // Another destination than these it never had.
+            Some(_) => {
+                let slots = lock(&self.slots);
+                let names = destinations.iter().map(|(mesh, destination)| guard::Ledger::name(mesh, destination));
+                names.filter_map(|name| Some((name.clone(), slots.get(&name)?.clone()))).collect()
+            }
+            None => lock(&self.slots).clone(),
+        };
+        for (name, slot) in slots {
+            let Some(view) = slot.view() else { continue };
+            let knows = view.ledger.policies.iter().any(|known| known.policy == event.policy)
+                || view.ledger.outstanding().any(|(entry, _)| entry.record.policy == event.policy);
+            if knows && named.insert(name) {
+                covers.push(Cover::least(view.ledger.mesh.clone(), view.ledger.destination.clone()));
+            }
+        }
+        covers
+    }
+
+    /// What the change would do to the ledger as it is in view, and whether that is only about our reservations.
+    fn would_note(&self, slot: &Slot, cover: &Cover, event: &Event) -> (Noted, bool) {
+        let now = self.store.clock.now().unwrap_or_else(Timestamp::now);
+        let Ok(mut ledger) = slot.ledger(cover) else { return (Noted::default(), false) };
+        let theirs = |entry: &guard::Entry, reserved: &guard::Reserved| {
+            entry.record.policy == event.policy && reserved.by != self.replica
+        };
+        let others = ledger.outstanding().any(|(entry, reserved)| theirs(entry, reserved));
+        let noted = event.note(&mut ledger, cover, now);
+        (noted, !others && noted.observed == 0)
+    }
+
+    /// Writes what the change does to the ledger, whatever others write meanwhile.
+    async fn settle(&self, slot: &Slot, cover: &Cover, event: &Arc<Event>) {
+        let deadline = Instant::now() + PATIENCE;
+        let settled = self.try_settle(slot, cover, event, deadline).await;
+        if !matches!(settled, Ok(true)) {
+            tracing::debug!(ledger = slot.name, ?settled, "a ledger could not be written, trying again");
+            self.wait(Waiting { due: Instant::now() + PATIENCE, cover: cover.clone(), event: event.clone() });
+        }
+    }
+
+    async fn try_settle(&self, slot: &Slot, cover: &Cover, event: &Event, deadline: Instant) -> Result<bool, Trouble> {
+        let now = self.now(&slot.name, deadline).await?;
+        let _gate = slot.gate.lock().await;
+        for attempt in 0..TRIES {
+            pause(attempt).await;
+            let Ok(mut ledger) = slot.ledger(cover) else { return Ok(true) };
+            let noted = event.note(&mut ledger, cover, now);
+            if !noted.is_some() {
+                return Ok(true);
+            }
+            bound(&mut ledger, cover, now);
+            if self.write(slot, ledger, noted, deadline).await? {
+                return Ok(true);
+            }
+            self.refresh(slot, deadline).await?;
+        }
+        Ok(false)
+    }
+
+    /// Reservations whose lease is over: the object is read once more, which confirms or drops them.
+    async fn end_leases(&self, world: &World) {
+        let Some(now) = self.store.clock.now() else {
+            // Without the time no lease is over. One answer tells it.
+            let name = lock(&self.slots).keys().next().cloned();
+            if let Some(name) = name {
+                let _ = self.now(&name, Instant::now() + PATIENCE).await;
+            }
+            return;
+        };
+        let slots: Vec<_> = lock(&self.slots).values().cloned().collect();
+        for slot in slots {
+            let Some(view) = slot.view() else { continue };
+            let overdue = |entry: &guard::Entry, reserved: &guard::Reserved| {
+                let grace = if reserved.by == self.replica { Duration::ZERO } else { GRACE };
+                now.checked_sub(grace).is_ok_and(|then| entry.is_overdue(&TERMS, then))
+            };
+            let policies: BTreeSet<Identity> = view
+                .ledger
+                .outstanding()
+                .filter(|(entry, reserved)| overdue(entry, reserved))
+                .map(|(entry, _)| entry.record.policy.clone())
+                .collect();
+            for policy in policies {
+                if let Err(trouble) = self.look(&slot, &policy, world, now).await {
+                    tracing::warn!(ledger = slot.name, %policy, ?trouble, "cannot tell what became of a reservation, trying again");
+                }
+            }
+        }
+    }
+
+    async fn look(&self, slot: &Slot, policy: &Identity, world: &World, now: Timestamp) -> Result<(), Trouble> {
+        let deadline = Instant::now() + PATIENCE;
+        let _gate = slot.gate.lock().await;
+        for attempt in 0..TRIES {
+            pause(attempt).await;
+            // First the ledger, then the object: then the object is newer than whatever the ledger says of it.
+            self.refresh(slot, deadline).await?;
+            let Some(view) = slot.view() else { return Ok(()) };
+            let mut ledger = guard::Ledger::clone(&view.ledger);
+            let object = self.store.policy(policy, deadline).await?;
+            let text = |object: &Value, at: &str| object.pointer(at).and_then(Value::as_str).map(str::to_owned);
+            let deleted = |object: &Value| object.pointer("/metadata/deletionTimestamp").is_some();
+            let object = object.filter(|object| !deleted(object));
+            // What cannot be read routes nothing.
+            let read = object.as_ref().and_then(|object| Policy::read(object).ok());
+            let found = read.map(|policy| splits(&policy).0).unwrap_or_default();
+            let uid = object.as_ref().and_then(|object| text(object, "/metadata/uid"));
+            let known = ledger.policies.iter().find(|known| known.policy == *policy).map(|known| known.uid.clone());
+            let version = object.as_ref().and_then(|object| text(object, "/metadata/resourceVersion"));
+            let covers = guard::covered_splits(&world.guards, policy, &found);
+            let ours = |cover: &Cover| cover.mesh == ledger.mesh && cover.destination == ledger.destination;
+            let cover = covers.into_iter().find(ours);
+            let cover = cover.unwrap_or_else(|| Cover::least(ledger.mesh.clone(), ledger.destination.clone()));
+            let sight = Sight {
+                policy,
+                uid: &uid.or(known).unwrap_or_default(),
+                version: version.as_deref(),
+                splits: &found,
+                before: None,
+                gone: object.is_none(),
+                fresh: true,
+                at: Some(now),
+            };
+            let noted = ledger.observe(&sight, cover.settle, &TERMS, now);
+            if !noted.is_some() || self.write(slot, ledger, noted, deadline).await? {
+                return Ok(());
+            }
+        }
+        Err(Trouble::Failed("others write the ledger all the time".into()))
+    }
+}
+
+impl Event {
+    fn note(&self, ledger: &mut guard::Ledger, cover: &Cover, now: Timestamp) -> Noted {
+        let sight = Sight {
+            policy: &self.policy,
+            uid: &self.uid,
+            version: Some(&self.version),
+            splits: &self.splits,
+            before: self.before.as_deref(),
+            gone: false,
+            fresh: false,
+            at: self.at,
+        };
+        let unknown = !ledger.policies.iter().any(|known| known.policy == self.policy)
+            && !ledger.outstanding().any(|(entry, _)| entry.record.policy == self.policy);
+        if let Some(before) = self.before.as_deref().filter(|_| unknown) {
+            // A first sight only tells what is; here it is known what was.
+            let begin = Sight { version: None, splits: before, before: None, ..sight };
+            ledger.observe(&begin, cover.settle, &TERMS, now);
+        }
+        // A deletion tells of the last state too, which may end a reservation that nobody saw. But where the deletion
+        // itself was admitted, that state was seen then, at the version that the reservation names.
+        let admitted = |entry: &guard::Entry| entry.uid == self.uid && entry.digest == split::digest([]);
+        let admitted = self.gone && ledger.outstanding().any(|(entry, _)| admitted(entry));
+        let mut noted = Noted::default();
+        if !admitted {
+            noted = ledger.observe(&sight, cover.settle, &TERMS, now);
+        }
+        if self.gone {
+            let gone = Sight { splits: &[], before: Some(&self.splits), gone: true, ..sight };
+            let then = ledger.observe(&gone, cover.settle, &TERMS, now);
+            noted.confirmed += then.confirmed;
+            noted.dropped += then.dropped;
+            noted.observed += then.observed;
+        }
+        noted
+    }
+}
+
+/// Keeps a ledger small; where no guard covers it any more nobody knows what matters, and nothing is forgotten.
+fn bound(ledger: &mut guard::Ledger, cover: &Cover, now: Timestamp) {
+    if !cover.settle.is_zero() {
+        ledger.bound(cover, now);
+    }
+}
+
+/// Gives others a chance before the next attempt.
+async fn pause(attempt: u32) {
+    if attempt > 0 {
+        sleep(jitter(20 * u64::from(attempt))).await;
+    }
+}
