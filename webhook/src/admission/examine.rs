@@ -155,7 +155,8 @@ mod tests {
 
     /// The outcome under a guard with this spec.
     fn under(spec: &str, assessed: &Assessed) -> Outcome {
-        let guard = format!("{{apiVersion: sluice.dev/v1alpha1, kind: ShiftGuard, metadata: {{name: g}}, spec: {spec}}}");
+        let guard =
+            format!("{{apiVersion: sluice.dev/v1alpha1, kind: ShiftGuard, metadata: {{name: g}}, spec: {spec}}}");
         let guard = ShiftGuard::read(&serde_yaml::from_str(&guard).unwrap()).unwrap();
         let mut outcome = Outcome::passed();
         report(&mut outcome, assessed, &World { guards: vec![guard], ..World::default() });
