@@ -11,6 +11,7 @@ pub use cluster::{Before, Cluster, Counts, Seen};
 pub use memory::Memory;
 
 use crate::world::World;
+use jiff::Timestamp;
 use sluice_rules::guard::{Request, Verdict};
 use sluice_rules::split::Split;
 use std::time::Instant;
@@ -30,6 +31,8 @@ pub struct Asked {
     pub after: Vec<Split>,
     /// A dry run is judged and reserves nothing.
     pub dry_run: bool,
+    /// What time it is, by this process's clock.
+    pub now: Timestamp,
     /// When the answer must be there.
     pub deadline: Instant,
 }

@@ -62,6 +62,19 @@ async fn is_ready_only_with_guards_and_a_certificate() {
 }
 
 #[tokio::test]
+async fn says_what_guards_contradict_and_takes_new_ones() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    prepare(folder.path(), &authority.leaf());
+    let process = Process::start(folder.path(), &[]).await;
+    let path = folder.path().join("guards.yaml");
+    let guards = fs::read_to_string(&path).unwrap();
+    let contradictory = guards.replace("maxStep: 25", "maxStep: 25, perWindow: {shift: 10, window: 1h}");
+    fs::write(&path, contradictory).unwrap();
+    process.logged("guard `everything`: a step of 25 never fits the 10 of perWindow").await;
+    assert_eq!(process.log().matches("1 guards and 0 approvals").count(), 2, "{}", process.log());
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     prepare(folder.path(), &authority.leaf());
@@ -167,6 +180,9 @@ fn says_what_is_wrong_with_its_arguments() {
     let files = ["--guards", "g", "--cert", "c", "--key", "k"];
     assert_eq!(serve(&[]).0, Some(2));
     assert_eq!(serve(&[&files[..], &["--kuma", "1.0"]].concat()).0, Some(2));
+    let (code, text) = serve(&[&files[..], &["--otlp-endpoint", "https://collector"]].concat());
+    assert_eq!(code, Some(1));
+    assert!(text.contains("cannot send traces to `https://collector`"), "{text}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, text) = serve(&[&files[..], &["--listen", &address]].concat());

@@ -136,6 +136,7 @@ mod tests {
                 name: "a".to_owned(),
             },
             before: Vec::new(),
+            after: Vec::new(),
             change: split::change(&[], &[]),
             verdict: Verdict::default(),
             health: Health {

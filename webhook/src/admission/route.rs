@@ -23,6 +23,8 @@ pub(super) struct Assessed {
     pub(super) identity: Identity,
     /// Its splits before; none when it was not there.
     pub(super) before: Vec<Split>,
+    /// Its splits after; none when it goes away.
+    pub(super) after: Vec<Split>,
     /// What changes.
     pub(super) change: Change,
     /// What Kuma answers to what is written; nothing when it goes away.
@@ -69,6 +71,7 @@ impl Admission {
                 uid: write.object().and_then(|object| object.metadata.uid.as_deref()).unwrap_or_default().to_owned(),
                 version: write.old.and_then(|old| Some(old.metadata.resource_version.as_deref()?.to_owned())),
                 before: assessed.before.clone(),
+                after: assessed.after.clone(),
                 // What is refused anyway reserves nothing.
                 dry_run: request.dry_run || outcome.is_denied(),
                 now: self.clock.now(),
@@ -151,6 +154,7 @@ fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Re
         identity: write.object().map(|object| identity_of(object, &object.labels())).ok_or_else(Vec::new)?,
         change: split::change(&before, &after),
         before,
+        after,
         verdict: validate::Verdict::default(),
         health: Health::default(),
         services: BTreeSet::new(),
@@ -163,7 +167,7 @@ fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Re
         let subject = health::Subject { document: &document, policy: new.as_ref(), change: moves };
         assessed.health = health::examine(&subject, &world.known, &world.kuma);
         if assessed.has_something_to_say() {
-            assessed.services = services(assessed.before.iter().chain(&after));
+            assessed.services = services(assessed.before.iter().chain(&assessed.after));
             assessed.services.extend(targets(&document));
         }
     }
@@ -280,6 +284,9 @@ fn limits(outcome: &mut Outcome, verdict: &Verdict, change: &Change, world: &Wor
         causes.push(Cause { reason: "Digest", message, field: "spec".to_owned() });
     }
     outcome.refuse(causes);
+    for note in &verdict.notes {
+        outcome.warn_of_limit(note.clone());
+    }
     let known = verdict.records.iter().filter(|record| record.rollback).count();
     if known > 0 && known == verdict.records.len() {
         outcome.annotate("rollback", true);

@@ -29,7 +29,7 @@ impl Memory {
         if Instant::now() >= asked.deadline {
             return Err(Unavailable::Late);
         }
-        Ok(self.admit_at(asked, world, Timestamp::now()))
+        Ok(self.admit_at(asked, world, asked.now))
     }
 
     fn admit_at(&self, asked: &Asked, world: &World, now: Timestamp) -> Verdict {

@@ -90,6 +90,7 @@ impl Route {
             before,
             after,
             dry_run: false,
+            now: jiff::Timestamp::now(),
             deadline: Instant::now() + Duration::from_secs(10),
         }
     }
