@@ -38,9 +38,7 @@ fn recorded(version: Version) -> Vec<Recorded> {
 }
 
 fn stage(verdict: &Verdict) -> String {
-    verdict.stage.map_or_else(String::new, |stage| {
-        serde_json::to_value(stage).unwrap().as_str().unwrap().to_owned()
-    })
+    verdict.stage.map_or_else(String::new, |stage| serde_json::to_value(stage).unwrap().as_str().unwrap().to_owned())
 }
 
 /// How many documents agree, from the coarsest question to the finest.
@@ -103,7 +101,9 @@ fn agreement(version: Version) -> Agreement {
 fn assert_agrees(version: Version, documents: usize) {
     let sum = agreement(version);
     assert_eq!(sum.documents, documents, "the recording is incomplete");
-    for (what, agree) in [("valid", sum.valid), ("stage", sum.stage), ("fields", sum.fields), ("messages", sum.messages)] {
+    for (what, agree) in
+        [("valid", sum.valid), ("stage", sum.stage), ("fields", sum.fields), ("messages", sum.messages)]
+    {
         assert!(agree * 100 >= documents * 99, "only {agree} of {documents} agree on {what}; see the output above");
     }
 }

@@ -37,9 +37,8 @@ fn json_schema(schema: &Value, takes_null: bool) -> Value {
         out.entry("maximum").or_insert(i32::MAX.into());
     }
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-        let property = |(name, schema): (&String, &Value)| {
-            (name.clone(), json_schema(schema, schema.get("default").is_some()))
-        };
+        let property =
+            |(name, schema): (&String, &Value)| (name.clone(), json_schema(schema, schema.get("default").is_some()));
         out.insert("properties".to_owned(), Value::Object(properties.iter().map(property).collect()));
     }
     if let Some(items) = schema.get("items") {

@@ -39,10 +39,11 @@ fn accepts(document: &Value, version: Version) {
 fn refuses(document: &Value, version: Version, stage: Stage, expected: &[(&str, &str)]) {
     let answer = ask(document, version);
     assert_eq!(answer.stage, Some(stage), "{answer:?} of {document}");
-    let fits = answer.violations.len() == expected.len()
-        && answer.violations.iter().zip(expected).all(|(violation, (field, message))| {
-            violation.field == *field && violation.message.starts_with(message)
-        });
+    let fits =
+        answer.violations.len() == expected.len()
+            && answer.violations.iter().zip(expected).all(|(violation, (field, message))| {
+                violation.field == *field && violation.message.starts_with(message)
+            });
     assert!(fits, "{:#?}\ninstead of {expected:#?}", answer.violations);
 }
 

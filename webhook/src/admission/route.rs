@@ -116,9 +116,7 @@ fn parts<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> Parts<&
     let [is, version, mesh, labels, spec] = side(write.new);
     let (kind, name) = (&*request.kind.kind, name(write, request));
     let namespace = namespace(write, request).unwrap_or_default();
-    [
-        kind, name, namespace, was, old_version, old_mesh, old_labels, old_spec, is, version, mesh, labels, spec,
-    ]
+    [kind, name, namespace, was, old_version, old_mesh, old_labels, old_spec, is, version, mesh, labels, spec]
 }
 
 fn name<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> &'a str {

@@ -5,13 +5,62 @@ use proptest::sample::{Index, select};
 
 /// Words that lead into the checks.
 const WORDS: &[&str] = &[
-    "apiVersion", "kind", "metadata", "spec", "type", "name", "mesh", "labels", "namespace", "targetRef", "to", "from",
-    "rules", "matches", "default", "backendRefs", "filters", "weight", "conf", "split", "destination", "sources", "match",
-    "allow", "spiffeID", "sni", "value", "path", "headers", "requestMirror", "percentage", "port", "tags", "proxyTypes",
+    "apiVersion",
+    "kind",
+    "metadata",
+    "spec",
+    "type",
+    "name",
+    "mesh",
+    "labels",
+    "namespace",
+    "targetRef",
+    "to",
+    "from",
+    "rules",
+    "matches",
+    "default",
+    "backendRefs",
+    "filters",
+    "weight",
+    "conf",
+    "split",
+    "destination",
+    "sources",
+    "match",
+    "allow",
+    "spiffeID",
+    "sni",
+    "value",
+    "path",
+    "headers",
+    "requestMirror",
+    "percentage",
+    "port",
+    "tags",
+    "proxyTypes",
 ];
 const TEXTS: &[&str] = &[
-    "kuma.io/v1alpha1", "MeshHTTPRoute", "MeshTCPRoute", "MeshTrafficPermission", "TrafficRoute", "Mesh", "MeshService",
-    "MeshTimeout", "PathPrefix", "/", "", "spiffe://", "spiffe:///", "\u{0}", "ü", "1.2.3.4", "a.b", "null", "-", "1e999",
+    "kuma.io/v1alpha1",
+    "MeshHTTPRoute",
+    "MeshTCPRoute",
+    "MeshTrafficPermission",
+    "TrafficRoute",
+    "Mesh",
+    "MeshService",
+    "MeshTimeout",
+    "PathPrefix",
+    "/",
+    "",
+    "spiffe://",
+    "spiffe:///",
+    "\u{0}",
+    "ü",
+    "1.2.3.4",
+    "a.b",
+    "null",
+    "-",
+    "1e999",
 ];
 
 fn key() -> impl Strategy<Value = String> {
@@ -31,7 +80,8 @@ fn json_value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(6, 60, 6, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            proptest::collection::vec((key(), inner), 0..6).prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            proptest::collection::vec((key(), inner), 0..6)
+                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
         ]
     })
 }
@@ -70,7 +120,8 @@ fn valid() -> Vec<(Value, Version)> {
         "targetRef": {"kind": "MeshService", "labels": {"kuma.io/display-name": "a"}},
         "rules": [{"default": {"backendRefs": backends}}],
     }]});
-    let matched = json!([{"spiffeID": {"type": "Exact", "value": "spiffe://a/b"}, "sni": {"type": "Exact", "value": "a"}}]);
+    let matched =
+        json!([{"spiffeID": {"type": "Exact", "value": "spiffe://a/b"}, "sni": {"type": "Exact", "value": "a"}}]);
     let permission = json!({"rules": [{"default": {"allow": matched, "deny": matched}}]});
     let mut documents = Vec::new();
     for version in [Version::V2_14, Version::V3_0] {

@@ -60,7 +60,10 @@ fn checks_what_a_filter_changes() {
         (format!("{at}[0].requestHeaderModifier.remove[1].name"), "duplicate header name"),
         (format!("{at}[1].responseHeaderModifier"), "must have at least one defined: set, add, remove"),
         (format!("{at}[2].requestRedirect.hostname"), "cannot be an IP address"),
-        (format!("{at}[2].requestRedirect.path.replacePrefixMatch"), "can only appear if all matches match a path prefix"),
+        (
+            format!("{at}[2].requestRedirect.path.replacePrefixMatch"),
+            "can only appear if all matches match a path prefix",
+        ),
         (format!("{at}[3].urlRewrite.hostToBackendHostname"), "can only be set with MeshGateway"),
         (format!("{at}[3].urlRewrite.hostToBackendHostname"), "cannot be set together with hostname"),
         (format!("{at}[4].urlRewrite.path.replacePrefixMatch"), "can only appear if all matches match a path prefix"),
@@ -226,19 +229,26 @@ fn unsigned_numbers_fail_to_decode_after_the_schema() {
 fn a_cluster_fills_gaps_before_it_looks_at_the_schema() {
     let document = object("MeshHTTPRoute", "demo", json!({"to": [{"rules": [{}]}]}));
     let expected = [
-        ("spec.to[0].rules[0].matches", "Invalid value: \"null\": spec.to[0].rules[0].matches in body must be of type array"),
+        (
+            "spec.to[0].rules[0].matches",
+            "Invalid value: \"null\": spec.to[0].rules[0].matches in body must be of type array",
+        ),
         ("spec.to[0].targetRef.kind", "Unsupported value: \"\": supported values: \"Mesh\", "),
     ];
     refuses(&document, Version::V2_14, Stage::Schema, &expected);
     // Gaps that are fine when filled.
     let target = json!({"kind": "MeshService", "name": "a"});
-    let document = object("MeshHTTPRoute", "demo", json!({"to": [{"targetRef": target, "rules": [{"matches": [{}]}]}]}));
+    let document =
+        object("MeshHTTPRoute", "demo", json!({"to": [{"targetRef": target, "rules": [{"matches": [{}]}]}]}));
     accepts(&document, Version::V2_14);
     // A wrong type fails in the webhook, and so the schema's own answer is told.
     let document = object("MeshHTTPRoute", "demo", json!({"to": [{"targetRef": {"kind": 5}}]}));
     let expected = [
         ("spec.to[0].rules", "Required value"),
-        ("spec.to[0].targetRef.kind", "Invalid value: \"integer\": spec.to[0].targetRef.kind in body must be of type string"),
+        (
+            "spec.to[0].targetRef.kind",
+            "Invalid value: \"integer\": spec.to[0].targetRef.kind in body must be of type string",
+        ),
         ("spec.to[0].targetRef.kind", "Unsupported value: 5: supported values: "),
     ];
     refuses(&document, Version::V2_14, Stage::Schema, &expected);
@@ -267,8 +277,10 @@ fn repeated_headers_are_told_once_each_by_the_api_server() {
     let spec = json!({"to": [{"targetRef": target, "rules": [rule(prefix("/"), filters)]}]});
     let at = "spec.to[0].rules[0].default.filters[0].requestHeaderModifier.set";
     let places = [format!("{at}[1]"), format!("{at}[4]")];
-    let expected =
-        [(places[0].as_str(), "Duplicate value: {\"name\":\"a\"}"), (places[1].as_str(), "Duplicate value: {\"name\":\"b\"}")];
+    let expected = [
+        (places[0].as_str(), "Duplicate value: {\"name\":\"a\"}"),
+        (places[1].as_str(), "Duplicate value: {\"name\":\"b\"}"),
+    ];
     refuses(&object("MeshHTTPRoute", "demo", spec.clone()), Version::V2_14, Stage::Schema, &expected);
     assert_eq!(ask(&universal("MeshHTTPRoute", spec), Version::V2_14).stage, Some(Stage::Validator));
 }

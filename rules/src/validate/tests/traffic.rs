@@ -52,14 +52,19 @@ fn sends_traffic_to_a_destination_or_a_split() {
     let split = json!([{"weight": 1, "destination": to("a")}]);
     let both = json!({"split": split, "destination": to("a")});
     refuses_conf(both, &[("conf", "\"split\" cannot be defined at the same time as \"destination\"")]);
-    let expected =
-        [("conf.destination", "mandatory tag \"kuma.io/service\" is missing"), ("conf.destination", "must have at least one tag")];
+    let expected = [
+        ("conf.destination", "mandatory tag \"kuma.io/service\" is missing"),
+        ("conf.destination", "must have at least one tag"),
+    ];
     refuses_conf(json!({"destination": {}}), &expected);
     let expected = [("conf.split", "there must be at least one"), ("conf.split[0].weight", "needs to be defined")];
     refuses_conf(json!({"split": [{"destination": to("a")}, {"weight": 0, "destination": to("b")}]}), &expected);
     // The sum has 32 bits, there as here.
     let wraps = json!([{"weight": 4_294_967_295_u32, "destination": to("a")}, {"weight": "1", "destination": to("b")}]);
-    refuses_conf(json!({"split": wraps}), &[("conf.split", "there must be at least one split entry with weight above 0")]);
+    refuses_conf(
+        json!({"split": wraps}),
+        &[("conf.split", "there must be at least one split entry with weight above 0")],
+    );
 }
 
 #[test]
@@ -157,9 +162,12 @@ fn tells_what_does_not_decode_in_gos_words() {
         refuses(&object, Version::V2_14, Stage::Decode, &[("", text)]);
     }
     // In quotes, null is no number and no mistake.
-    accepts(&route(json!({"split": [
-        {"weight": "null", "destination": to("a")}, {"weight": 1.0, "destination": to("a")},
-    ]})), Version::V2_14);
+    accepts(
+        &route(json!({"split": [
+            {"weight": "null", "destination": to("a")}, {"weight": 1.0, "destination": to("a")},
+        ]})),
+        Version::V2_14,
+    );
 }
 
 #[test]
