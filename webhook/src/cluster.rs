@@ -10,6 +10,7 @@ mod kinds;
 mod progress;
 pub mod registration;
 pub mod replica;
+pub mod start;
 mod state;
 pub mod upkeep;
 mod watch;
