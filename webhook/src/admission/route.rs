@@ -22,9 +22,9 @@ pub(super) struct Assessed {
     /// Which policy.
     pub(super) identity: Identity,
     /// Its splits before; none when it was not there.
-    pub(super) before: Vec<Split>,
-    /// Its splits after; none when it goes away.
-    pub(super) after: Vec<Split>,
+    pub(super) before: Arc<Vec<Split>>,
+    /// Its splits afterwards; none when it is deleted.
+    pub(super) after: Arc<Vec<Split>>,
     /// What changes.
     pub(super) change: Change,
     /// What Kuma answers to what is written; nothing when it goes away.
@@ -70,8 +70,8 @@ impl Admission {
                 },
                 uid: write.object().and_then(|object| object.metadata.uid.as_deref()).unwrap_or_default().to_owned(),
                 version: write.old.and_then(|old| Some(old.metadata.resource_version.as_deref()?.to_owned())),
-                before: assessed.before.clone(),
-                after: assessed.after.clone(),
+                before: Arc::clone(&assessed.before),
+                after: Arc::clone(&assessed.after),
                 // What is refused anyway reserves nothing.
                 dry_run: request.dry_run || outcome.is_denied(),
                 now: self.clock.now(),
@@ -147,7 +147,7 @@ fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Re
     let old = write.old.and_then(|old| read(old).ok());
     let new = write.new.map(read).transpose()?;
     let splits = |policy: &Option<Policy>| policy.as_ref().map(|policy| split::splits(policy).0).unwrap_or_default();
-    let (before, after) = (splits(&old), splits(&new));
+    let (before, after) = (Arc::new(splits(&old)), Arc::new(splits(&new)));
     let mut assessed = Assessed {
         identity: write.object().map(|object| identity_of(object, &object.labels())).ok_or_else(Vec::new)?,
         change: split::change(&before, &after),
@@ -165,7 +165,7 @@ fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Re
         let subject = health::Subject { document: &document, policy: new.as_ref(), change: moves };
         assessed.health = health::examine(&subject, &world.known, &world.kuma);
         if assessed.has_something_to_say() {
-            assessed.services = services(assessed.before.iter().chain(&assessed.after));
+            assessed.services = services(assessed.before.iter().chain(&*assessed.after));
             assessed.services.extend(targets(&document));
         }
     }

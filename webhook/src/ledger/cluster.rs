@@ -5,14 +5,13 @@
 //! process changes of a destination queue up, so that replicas contend and not tasks.
 
 mod clock;
+mod follow;
 mod settle;
 mod store;
-mod watch;
-
-pub use settle::{Before, Seen};
 
 use super::case::Case;
 use super::{Asked, Unavailable};
+use crate::cluster::Seen;
 use crate::world::World;
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
@@ -48,6 +47,8 @@ struct Inner {
     replica: String,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     waiting: Mutex<Vec<Waiting>>,
+    /// What was told of routes before everything was known.
+    early: Mutex<Vec<Seen>>,
     synced: AtomicBool,
     counters: Counters,
 }
@@ -94,7 +95,7 @@ pub struct Counts {
 }
 
 impl Cluster {
-    /// `replica` is this process's name among the replicas, such as its pod's. Nothing is read yet: [`Self::watch`] and
+    /// `replica` is this process's name among the replicas, such as its pod's. Nothing is read yet: [`Self::follow`] and
     /// [`Self::tend`] are to run beside the server.
     pub fn new(client: kube::Client, replica: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
@@ -102,12 +103,13 @@ impl Cluster {
             replica: replica.into(),
             slots: Mutex::default(),
             waiting: Mutex::default(),
+            early: Mutex::default(),
             synced: AtomicBool::new(false),
             counters: Counters::default(),
         }))
     }
 
-    /// Have all ledgers been read once?
+    /// Has everything been told that existed at the start, so that answers may begin?
     pub fn is_synced(&self) -> bool {
         self.0.synced.load(Ordering::Acquire)
     }
@@ -135,13 +137,13 @@ impl Cluster {
         let case = Case::new(asked, world, &TERMS, &inner.replica);
         let covers = case.covers();
         if covers.is_empty() {
-            return Ok(case.judge(&[], Timestamp::now()));
+            return Ok(case.judge(&[], asked.now));
         }
         let slots: Vec<_> = covers.iter().map(|cover| inner.slot(cover)).collect();
         let deadline = asked.deadline.checked_sub(MARGIN).unwrap_or(asked.deadline);
         let (now, reached) = match inner.now(&slots[0].name, deadline).await {
             Ok(now) => (now, Ok(())),
-            Err(trouble) => (Timestamp::now(), Err(unavailable(&covers[0], trouble))),
+            Err(trouble) => (asked.now, Err(unavailable(&covers[0], trouble))),
         };
         // A denial answers from memory. What follows on an old view is found out by the write.
         let (_, mut verdict) = inner.judge(&case, &covers, &slots, now)?;
