@@ -27,12 +27,12 @@ pub struct Asked {
     /// The resource version of the object as it is before the change; none when it is created.
     pub version: Option<String>,
     /// The splits before the change, as the review shows them.
-    pub before: Arc<[Split]>,
+    pub before: Arc<Vec<Split>>,
     /// The splits after the change; none when the object is deleted.
-    pub after: Arc<[Split]>,
+    pub after: Arc<Vec<Split>>,
     /// A dry run is judged and reserves nothing.
     pub dry_run: bool,
-    /// What time it is, by this process's clock.
+    /// What time it is by our clock. Where replicas share a ledger the API server's clock counts.
     pub now: Timestamp,
     /// When the answer must be there.
     pub deadline: Instant,

@@ -64,6 +64,43 @@ impl Match {
     }
 }
 
+impl Match {
+    /// May some traffic be under both? A service has several names, so that two patterns which share no text may still
+    /// mean one service: then this says no.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let meet = |ours: &[String], theirs: &[String]| ours.iter().any(|a| theirs.iter().any(|b| share(a, b)));
+        meet(&self.meshes, &other.meshes)
+            && meet(&self.namespaces, &other.namespaces)
+            && meet(&self.services, &other.services)
+    }
+}
+
+/// Is there a text that fits both patterns?
+fn share(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    // Whether the first bytes of one and the first of the other can stand for one text, row by row.
+    let mut row = vec![false; b.len() + 1];
+    for i in 0..=a.len() {
+        let above = std::mem::replace(&mut row, vec![false; b.len() + 1]);
+        for j in 0..=b.len() {
+            let ours = i.checked_sub(1).map(|i| a[i]);
+            let theirs = j.checked_sub(1).map(|j| b[j]);
+            let down = ours.is_some() && above[j];
+            let right = j > 0 && row[j - 1];
+            row[j] = match (ours, theirs) {
+                (None, None) => true,
+                (Some(b'*'), Some(b'*')) => down || right || above[j - 1],
+                // A star stands for nothing, or for what the other says next.
+                (Some(b'*'), _) => down || right,
+                (_, Some(b'*')) => right || down,
+                (Some(ours), Some(theirs)) => ours == theirs && above[j - 1],
+                _ => false,
+            };
+        }
+    }
+    row[b.len()]
+}
+
 fn any(patterns: &[String], texts: &[&str]) -> bool {
     patterns.iter().any(|pattern| pattern == "*" || texts.iter().any(|text| glob(pattern, text)))
 }
@@ -81,4 +118,21 @@ pub fn glob(pattern: &str, text: &str) -> bool {
         }
     }
     text.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_meet_where_one_text_fits_both() {
+        for (a, b) in
+            [("*", ""), ("a*", "*b"), ("llm-*", "*"), ("a", "a"), ("a*c", "ab*"), ("*a*", "*b*"), ("a**", "a")]
+        {
+            assert!(share(a, b) && share(b, a), "{a} {b}");
+        }
+        for (a, b) in [("a", "b"), ("a*", "b*"), ("*a", "*b"), ("", "a"), ("a*c", "ab"), ("a", "aa")] {
+            assert!(!share(a, b) && !share(b, a), "{a} {b}");
+        }
+    }
 }

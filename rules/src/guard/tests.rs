@@ -1,10 +1,11 @@
 //! What guards let pass, and when.
 
 use super::*;
+use crate::health::Severity;
 use crate::policy::Policy;
 use crate::split::{change, splits};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 #[test]

@@ -135,8 +135,8 @@ mod tests {
                 namespace: Some("demo".to_owned()),
                 name: "a".to_owned(),
             },
-            before: [].into(),
-            after: [].into(),
+            before: std::sync::Arc::default(),
+            after: std::sync::Arc::default(),
             change: split::change(&[], &[]),
             verdict: Verdict::default(),
             health: Health {

@@ -22,9 +22,9 @@ pub(super) struct Assessed {
     /// Which policy.
     pub(super) identity: Identity,
     /// Its splits before; none when it was not there.
-    pub(super) before: Arc<[Split]>,
-    /// Its splits after; none when it goes away.
-    pub(super) after: Arc<[Split]>,
+    pub(super) before: Arc<Vec<Split>>,
+    /// Its splits afterwards; none when it is deleted.
+    pub(super) after: Arc<Vec<Split>>,
     /// What changes.
     pub(super) change: Change,
     /// What Kuma answers to what is written; nothing when it goes away.
@@ -147,12 +147,12 @@ fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Re
     let old = write.old.and_then(|old| read(old).ok());
     let new = write.new.map(read).transpose()?;
     let splits = |policy: &Option<Policy>| policy.as_ref().map(|policy| split::splits(policy).0).unwrap_or_default();
-    let (before, after) = (splits(&old), splits(&new));
+    let (before, after) = (Arc::new(splits(&old)), Arc::new(splits(&new)));
     let mut assessed = Assessed {
         identity: write.object().map(|object| identity_of(object, &object.labels())).ok_or_else(Vec::new)?,
         change: split::change(&before, &after),
-        before: before.into(),
-        after: after.into(),
+        before,
+        after,
         verdict: validate::Verdict::default(),
         health: Health::default(),
         services: BTreeSet::new(),

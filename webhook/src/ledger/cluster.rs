@@ -135,13 +135,13 @@ impl Cluster {
         let case = Case::new(asked, world, &TERMS, &inner.replica);
         let covers = case.covers();
         if covers.is_empty() {
-            return Ok(case.judge(&[], Timestamp::now()));
+            return Ok(case.judge(&[], asked.now));
         }
         let slots: Vec<_> = covers.iter().map(|cover| inner.slot(cover)).collect();
         let deadline = asked.deadline.checked_sub(MARGIN).unwrap_or(asked.deadline);
         let (now, reached) = match inner.now(&slots[0].name, deadline).await {
             Ok(now) => (now, Ok(())),
-            Err(trouble) => (Timestamp::now(), Err(unavailable(&covers[0], trouble))),
+            Err(trouble) => (asked.now, Err(unavailable(&covers[0], trouble))),
         };
         // A denial answers from memory. What follows on an old view is found out by the write.
         let (_, mut verdict) = inner.judge(&case, &covers, &slots, now)?;

@@ -2,10 +2,12 @@
 
 use super::Asked;
 use crate::world::World;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sluice_rules::guard::{Author, Request, ShiftGuard};
 use sluice_rules::policy::Policy;
 use sluice_rules::split::{Split, change, splits};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// One guard for everything, with these caps.
@@ -87,10 +89,10 @@ impl Route {
             },
             uid: self.uid.clone(),
             version,
-            before: before.into(),
-            after: after.into(),
+            before: Arc::new(before),
+            after: Arc::new(after),
+            now: Timestamp::now(),
             dry_run: false,
-            now: jiff::Timestamp::now(),
             deadline: Instant::now() + Duration::from_secs(10),
         }
     }

@@ -244,7 +244,7 @@ fn any_skews() -> impl Strategy<Value = [i64; REPLICAS]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn no_window_holds_more_than_its_cap_and_nothing_leaks(
         skews in any_skews(), window in prop_oneof![Just(20i64), Just(120), Just(600)],

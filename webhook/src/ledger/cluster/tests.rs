@@ -408,7 +408,7 @@ fn both(canary: u64) -> Asked {
     let mut object = route.object(10);
     object["spec"]["to"] = json!([to("first"), to("second")]);
     let policy = sluice_rules::policy::Policy::read(&object).unwrap();
-    Asked { after: sluice_rules::split::splits(&policy).0.into(), ..route.to(10) }
+    Asked { after: Arc::new(sluice_rules::split::splits(&policy).0), ..route.to(10) }
 }
 
 #[tokio::test]
