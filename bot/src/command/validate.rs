@@ -20,18 +20,21 @@ use std::process::ExitCode;
 /// Say what Kuma would refuse in policies, and what the health rules find in them
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Both object forms are read, Kubernetes (apiVersion, kind, metadata, spec) and Universal (type, name, mesh). In a folder
-every *.yaml, *.yml and *.json is read, in its folders too, but not in hidden ones. Documents that are not Kuma's are
-skipped and counted. All documents that are given know each other: a port that a service beside the route does not have
-is found; a service that is nowhere among them may well exist.
+Both object forms are read, Kubernetes (apiVersion, kind, metadata) and Universal (type, name).
+In a folder every *.yaml, *.yml and *.json is read, in its folders too, but not in hidden ones.
+Documents that are not Kuma's are skipped and counted. All documents that are given know each
+other: a port that a service beside the route does not have is found; a service that is nowhere
+among them may well exist.
 
 Exit codes: 0 nothing is refused, 1 something is, 2 cannot run (a path that is not there).
-What is refused is what Kuma itself would refuse, and text that cannot be read as YAML. Findings of health rules, however
-grave, do not change the exit code; `--format json` has them and the score, to decide by.
+What is refused is what Kuma itself would refuse, and text that cannot be read as YAML. Findings
+of health rules, however grave, do not change the exit code; --format json has them and the score.
 
-JSON, one object per document; `document` counts from 0 in its file, `stage` is the step that refuses (schema, decode,
-validator, meta, mutating, webhook, create) or empty, `score` is null when no rule applies:
-  [{\"file\":…,\"document\":0,\"kind\":…,\"name\":…,\"valid\":true,\"stage\":\"\",\"violations\":[{\"field\":…,\"message\":…}],
+JSON, one object per document; `document` counts from 0 in its file, `stage` is the step that
+refuses (schema, decode, validator, meta, mutating, webhook, create) or empty, `score` is null
+when no rule applies:
+  [{\"file\":…,\"document\":0,\"kind\":…,\"name\":…,\"valid\":true,\"stage\":\"\",
+    \"violations\":[{\"field\":…,\"message\":…}],
     \"findings\":[{\"id\":…,\"severity\":…,\"field\":…,\"message\":…}],\"score\":100}]
 
 Examples:
