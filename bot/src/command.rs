@@ -2,9 +2,11 @@
 
 pub mod config;
 pub mod demo;
+pub mod explain;
 pub mod judge;
 pub mod propose;
 pub mod record;
+pub mod validate;
 pub mod verify;
 
 use sluice_rules::proposal::body::escape::visible;

@@ -26,6 +26,8 @@ enum Command {
     Verify(command::verify::VerifyArgs),
     Record(command::record::Args),
     Config(command::config::Args),
+    Validate(command::validate::ValidateArgs),
+    Explain(command::explain::ExplainArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => command::verify::run(&arguments),
         Command::Record(arguments) => command::record::run(arguments),
         Command::Config(arguments) => command::config::run(arguments),
+        Command::Validate(arguments) => command::validate::run(&arguments),
+        Command::Explain(arguments) => command::explain::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         command::say(&format!("error: {error:#}"));

@@ -170,7 +170,7 @@ pub fn examine(subject: &Subject, known: &Known, kuma: &Kuma) -> Health {
     }
     (health.least, health.score, health.most) = tally.points();
     health.findings = answer.findings;
-    health.findings.sort_by(|a, b| b.severity.cmp(&a.severity));
+    health.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     health
 }
 

@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn cuts_long_lines_and_hides_nothing() {
-        let long = format!("a: [{}, \"x\u{202e}y\", {}]\n", "1, ".repeat(200), "2, ".repeat(200));
+        let long = format!("a: [{}\"x\u{202e}y\", {}]\n", "1, ".repeat(200), "2, ".repeat(200));
         let file = File::parse("a.yaml", long.as_bytes()).unwrap();
         let text = render(&file, 0, &message("a[200]"), Style::Plain);
         let line = text.lines().nth(2).unwrap();

@@ -23,7 +23,7 @@ mod typed;
 mod universal;
 
 use crate::schema::{self, Form, Place};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
@@ -95,7 +95,7 @@ pub enum Stage {
 }
 
 /// One thing that is refused.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Violation {
     /// Where, as Kuma writes it.
     pub field: String,

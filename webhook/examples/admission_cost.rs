@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 7;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let guards = (0..10).map(|number| guard(number)).collect::<Vec<_>>();
+    let guards = (0..10).map(guard).collect::<Vec<_>>();
     for (name, rules, reviews, different) in [
         ("standard", 3, 2000, true),
         ("standard, again", 3, 2000, false),
@@ -60,7 +60,7 @@ fn guard(number: usize) -> Value {
 }
 
 fn review(rules: usize, number: usize) -> Vec<u8> {
-    let weight = |number: usize| 10 + if number % 2 == 0 { 0 } else { 1 + (number / 2) % 30 };
+    let weight = |number: usize| 10 + if number.is_multiple_of(2) { 0 } else { 1 + (number / 2) % 30 };
     let object = |weight: usize, version: usize| {
         let rules: Vec<_> = (0..rules)
             .map(|rule| {

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 use support::certificates::Authority;
-use support::http::{Client, metric, review};
+use support::http::{Client, metric, review, shift};
 use support::process::{Process, arguments, get, is_ready, prepare, signal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +59,37 @@ async fn is_ready_only_with_guards_and_a_certificate() {
     assert!(log.contains("no certificate to serve") && log.contains("no guards yet"), "{log}");
     assert!(log.contains("guards.yaml:1:"), "the mistake has no place: {log}");
     assert_eq!(log.matches("no guards yet").count(), 1, "said more than once: {log}");
+}
+
+#[tokio::test]
+async fn says_what_guards_contradict_and_takes_new_ones() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    prepare(folder.path(), &authority.leaf());
+    let process = Process::start(folder.path(), &[]).await;
+    let path = folder.path().join("guards.yaml");
+    let guards = fs::read_to_string(&path).unwrap();
+    let contradictory = guards.replace("maxStep: 25", "maxStep: 25, perWindow: {shift: 10, window: 1h}");
+    fs::write(&path, contradictory).unwrap();
+    process.logged("guard `everything`: a step of 25 never fits the 10 of perWindow").await;
+    assert_eq!(process.log().matches("1 guards and 0 approvals").count(), 2, "{}", process.log());
+}
+
+#[tokio::test]
+async fn a_denial_is_one_line_of_the_log_and_counted_by_guard_and_code() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    prepare(folder.path(), &authority.leaf());
+    let process = Process::start(folder.path(), &[]).await;
+    let mut connection = Client::new(&authority).connect(process.reviews).await.unwrap();
+    connection.post("/validate", shift("small", 90, 80)).await.unwrap().assert_allowed("small");
+    connection.post("/validate", shift("large", 90, 10)).await.unwrap().assert_denied(422, "large");
+    let line = process.logged("large").await;
+    assert!(line.contains("everything") && line.contains("denied"), "{line}");
+    let log = process.log();
+    assert_eq!(log.matches("large").count(), 1, "{log}");
+    assert!(!log.contains("small") && !log.contains("nobody logs this"), "{log}");
+    let metrics = process.metrics().await;
+    assert_eq!(metric(&metrics, r#"requests_total{verdict="denied"}"#), 1.0);
+    assert_eq!(metric(&metrics, r#"denials_total{guard="everything",code="maxStep"}"#), 1.0, "{metrics}");
 }
 
 #[tokio::test]
@@ -167,6 +198,9 @@ fn says_what_is_wrong_with_its_arguments() {
     let files = ["--guards", "g", "--cert", "c", "--key", "k"];
     assert_eq!(serve(&[]).0, Some(2));
     assert_eq!(serve(&[&files[..], &["--kuma", "1.0"]].concat()).0, Some(2));
+    let (code, text) = serve(&[&files[..], &["--otlp-endpoint", "https://collector"]].concat());
+    assert_eq!(code, Some(1));
+    assert!(text.contains("cannot send traces to `https://collector`"), "{text}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, text) = serve(&[&files[..], &["--listen", &address]].concat());

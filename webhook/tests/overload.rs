@@ -74,7 +74,9 @@ async fn a_full_queue_is_a_denial_at_once() {
     let (mut stuck, mut shed) = (serving.connect().await, serving.connect().await);
     let stuck = tokio::spawn(async move { stuck.post("/validate", review("a", 0)).await });
     serving.until("in_flight", |count| count == 1.0).await;
+    let begun = Instant::now();
     let reply: Reply = shed.post("/validate", review("b", 0)).await.unwrap();
+    println!("denied after {:?}", begun.elapsed());
     reply.assert_denied(503, "b");
     assert!(!stuck.is_finished());
     stuck.abort();

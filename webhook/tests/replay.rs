@@ -1,5 +1,7 @@
 //! `sluice-webhook replay` over what a real API server sent.
 
+#![allow(clippy::unwrap_used, reason = "a panic is the failure itself")]
+
 use assert_cmd::Command;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

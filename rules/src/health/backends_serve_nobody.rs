@@ -1,6 +1,6 @@
 #![doc = include_str!("../../../testdata/rules/backends-serve-nobody/README.md")]
 
-use super::object::{inside, items, text};
+use super::object::{get, inside, items, text};
 use super::reference::{Backend, Target, called, is_catch_all};
 use super::rule::{Answer, Look, Rule};
 use super::{Finding, Severity};
@@ -80,6 +80,7 @@ fn by_tags(look: &Look<'_>, answer: &mut Answer) {
 /// Seen on a running mesh of 2.14; for 3.0 as its control plane builds it.
 fn consequence(look: &Look<'_>, rule: &Value) -> &'static str {
     match (look.is_3_0(), is_catch_all(rule)) {
+        (true, _) if look.object.kind == "MeshTCPRoute" => "its connections lead nowhere",
         (true, _) => "each of its requests is answered with 500",
         (false, true) => "callers lose the listener, connections are refused",
         (false, false) => "Kuma skips the rule, the next one or the destination itself answers",
@@ -87,7 +88,7 @@ fn consequence(look: &Look<'_>, rule: &Value) -> &'static str {
 }
 
 fn weight(backend: &Value) -> Option<u64> {
-    match backend.get("weight") {
+    match get(backend, "weight") {
         None | Some(Value::Null) => Some(1),
         Some(weight) => weight.as_u64(),
     }

@@ -50,7 +50,8 @@ fn check(look: &Look<'_>, answer: &mut Answer) {
     let (kind, spec) = (look.object.kind, look.object.spec);
     if let Some(successor) = successor(kind) {
         let finding = RULE.at(look.object.kind_field(), format!("{kind} is gone in 3.0"));
-        return answer.found(finding.help(format!("write it as {successor}")));
+        // It works as it did for as long as 2.14 does: less pressing than a dialect that a newer kind still carries.
+        return answer.found(finding.help(format!("write it as {successor}")).only(Severity::Low));
     }
     // Two sections that every mesh is born with; the control plane itself will migrate them.
     let shipped = ["mesh-timeout-all-", "mesh-gateways-timeout-all-"]

@@ -53,7 +53,7 @@ fn is_flat(kind: &str) -> bool {
 impl<'a> Object<'a> {
     /// Reads the envelope; `None` when the document is no object of Kuma.
     pub(super) fn read(document: &'a Value) -> Option<Self> {
-        let (api, metadata) = (text(document, "apiVersion"), document.get("metadata"));
+        let (api, metadata) = (text(document, "apiVersion"), get(document, "metadata"));
         let kubernetes = !api.is_empty() || metadata.is_some_and(Value::is_object);
         if kubernetes && !api.is_empty() && !api.starts_with("kuma.io/") {
             return None;
@@ -66,9 +66,9 @@ impl<'a> Object<'a> {
             return None;
         }
         let flat = !kubernetes && is_flat(kind);
-        let spec = if flat { document } else { document.get("spec").unwrap_or(&NOTHING) };
+        let spec = if flat { document } else { get(document, "spec").unwrap_or(&NOTHING) };
         let meta = if kubernetes { metadata.unwrap_or(&NOTHING) } else { document };
-        let label = |key| meta.get("labels").map_or("", |labels| text(labels, key));
+        let label = |key| get(meta, "labels").map_or("", |labels| text(labels, key));
         let mut name = text(meta, "name");
         let mut namespace = if kubernetes { text(meta, "namespace") } else { "" };
         if !kubernetes {
@@ -83,14 +83,14 @@ impl<'a> Object<'a> {
 
     /// The labels, as the document has them.
     pub(super) fn labels(&self) -> Option<&'a Map<String, Value>> {
-        let meta = if self.kubernetes { self.document.get("metadata")? } else { self.document };
-        meta.get("labels")?.as_object()
+        let meta = if self.kubernetes { get(self.document, "metadata")? } else { self.document };
+        get(meta, "labels")?.as_object()
     }
 
     /// A label or, on Kubernetes, an annotation; empty when there is none.
     pub(super) fn note(&self, key: &str) -> &'a str {
-        let meta = if self.kubernetes { self.document.get("metadata") } else { Some(self.document) };
-        let of = |list| meta.and_then(|meta| meta.get(list)).map_or("", |list| text(list, key));
+        let meta = if self.kubernetes { get(self.document, "metadata") } else { Some(self.document) };
+        let of = |list| meta.and_then(|meta| get(meta, list)).map_or("", |list| text(list, key));
         match of("labels") {
             "" => of("annotations"),
             label => label,
@@ -129,19 +129,28 @@ impl<'a> Object<'a> {
     }
 }
 
+/// The value at a key. Objects of Kuma are small: to compare a few keys is cheaper than to hash one.
+pub(super) fn get<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    let map = value.as_object()?;
+    if map.len() > 12 {
+        return map.get(key);
+    }
+    map.iter().find(|(known, _)| *known == key).map(|(_, value)| value)
+}
+
 /// The text at a key; empty when there is none.
 pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
+    get(value, key).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The list at a key; empty when there is none.
 pub(super) fn items<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    get(value, key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// What is under a path of keys; `null` when there is nothing.
 pub(super) fn inside<'a>(value: &'a Value, keys: &[&str]) -> &'a Value {
-    keys.iter().try_fold(value, |value, key| value.get(*key)).unwrap_or(&NOTHING)
+    keys.iter().try_fold(value, |value, key| get(value, key)).unwrap_or(&NOTHING)
 }
 
 /// A duration as Go writes it (`1h0m0s`, `1.5s`, `500ms`), in nanoseconds; `None` when it is none or beyond 290 years.

@@ -1,7 +1,7 @@
 //! What a reference to a service leads to.
 
 use super::known::{Port, Service, Wanted};
-use super::object::{NAMESPACE, inside, items, text};
+use super::object::{NAMESPACE, get, inside, items, text};
 use super::rule::{Look, quoted};
 use serde_json::{Map, Value};
 
@@ -65,15 +65,15 @@ pub(super) fn follow<'a>(look: &Look<'a>, reference: &'a Value, role: Role) -> T
         _ => return Target::NoService,
     };
     // References into other meshes are reserved: Kuma refuses them.
-    if reference.get("mesh").is_some() {
+    if get(reference, "mesh").is_some() {
         return Target::Unknown;
     }
-    let port = match (reference.get("port").and_then(Value::as_u64), text(reference, "sectionName")) {
+    let port = match (get(reference, "port").and_then(Value::as_u64), text(reference, "sectionName")) {
         (Some(number), _) => Some(Wanted::Number(number)),
         (None, "") => None,
         (None, section) => Some(Wanted::Name(section)),
     };
-    let labels = reference.get("labels").and_then(Value::as_object).filter(|labels| !labels.is_empty());
+    let labels = get(reference, "labels").and_then(Value::as_object).filter(|labels| !labels.is_empty());
     match (text(reference, "name"), labels) {
         ("", Some(labels)) => by_labels(look, kind, labels, port),
         ("", None) => Target::Unknown,
@@ -137,10 +137,11 @@ fn by_name<'a>(
             }
             with_port(service, port)
         }
-        // In Universal form a name may be a tag, and the tag of a gateway or a proxy that we do not know.
-        // An underscore is never part of a resource's name, only of a tag.
+        // In 2.14 a name alone may be a tag, of a proxy or of an external service that we do not know; an underscore is
+        // never part of a resource's name.
         None if look.known.has_tag(mesh, name) || name.contains('_') => Target::Unknown,
         None if text(reference, "kind") == "MeshServiceSubset" => Target::Unknown,
+        None if kind == "MeshService" && port.is_none() && written.is_empty() && !look.is_3_0() => Target::Unknown,
         None => {
             let namespace = if written.is_empty() { home } else { written };
             let full = if namespace.is_empty() { name.to_owned() } else { format!("{name}.{namespace}") };
@@ -167,7 +168,7 @@ fn with_port<'a>(service: &'a Service, port: Option<Wanted<'_>>) -> Target<'a> {
 }
 
 fn no_port(service: &Service, wanted: Wanted<'_>) -> String {
-    let ports: Vec<_> = service.ports.iter().take(10).map(|port| shown(port)).collect();
+    let ports: Vec<_> = service.ports.iter().take(10).map(shown).collect();
     let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
     format!("{} {} has no port {}, it has {ports}", service.kind, quoted(&service.name), quoted(&wanted.to_string()))
 }
@@ -190,7 +191,7 @@ pub(super) fn called(reference: &Value) -> String {
     if !name.is_empty() {
         return quoted(name);
     }
-    let labels = reference.get("labels").and_then(Value::as_object).into_iter().flatten();
+    let labels = get(reference, "labels").and_then(Value::as_object).into_iter().flatten();
     let labels = labels.filter(|(key, _)| *key != NAMESPACE).filter_map(|(_, value)| value.as_str());
     quoted(&labels.collect::<Vec<_>>().join(", "))
 }

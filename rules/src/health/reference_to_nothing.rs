@@ -101,6 +101,8 @@ fn trouble(answer: &mut Answer, reference: &Value, target: &Target<'_>) -> Optio
 /// What becomes of the traffic; 2.14 as seen on a running mesh, 3.0 as its control plane builds it.
 fn consequence(look: &Look<'_>, rule: &Value, only: bool, by_labels: bool) -> &'static str {
     match (look.is_3_0(), only) {
+        (true, true) if look.object.kind == "MeshTCPRoute" => "its connections lead nowhere",
+        (true, false) if look.object.kind == "MeshTCPRoute" => "its share of connections leads nowhere",
         (true, true) => "each request of this rule is answered with 500",
         (true, false) => "its share is answered with 500",
         (false, _) if by_labels => "the destination itself answers instead",

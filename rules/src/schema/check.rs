@@ -3,7 +3,7 @@
 use super::{Kind, Node, Place};
 use crate::validate::Violation;
 use serde_json::{Number, Value};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 /// Who checks: the rules are one library's, the words and the care for nulls differ.
@@ -36,12 +36,9 @@ impl Check {
     pub(crate) fn value(&mut self, node: &Node, value: &Value, place: &Place<'_>) {
         if value.is_null() {
             // As the library does it: a null has a type and stands among the choices or not, and nothing else.
-            if !node.nullable {
-                if let Some(kind) = node.kind.filter(|kind| *kind != Kind::IntOrString) {
-                    self.wrong_type(place, kind.word(), "null");
-                } else if node.kind.is_some() {
-                    self.int_or_string(value, place);
-                }
+            // A number or a text has no single type, and so a null passes.
+            if let Some(kind) = node.kind.filter(|kind| !node.nullable && *kind != Kind::IntOrString) {
+                self.wrong_type(place, kind.word(), "null");
             }
             self.choices(node, value, place);
             return;
@@ -205,29 +202,38 @@ impl Check {
         }
     }
 
-    /// Items of a list that is a map in disguise must differ in their keys; only the API server looks.
+    /// Items of a list that is a map in disguise must differ in their keys; only the API server looks, and tells of each
+    /// key once.
     fn repeated(&mut self, node: &Node, list: &[Value], place: &Place<'_>) {
-        let mut seen = BTreeSet::new();
+        if list.len() == 1 && list[0].is_object() {
+            return;
+        }
+        let default = |key: &str| node.items.as_ref()?.property(key)?.node.default.as_ref();
+        let mut seen: BTreeMap<String, bool> = BTreeMap::new();
         for (index, item) in list.iter().enumerate() {
             let Value::Object(object) = item else {
-                let place = place.index(index).to_string();
                 let value = compact(item);
-                self.push(place, format!("Invalid value: {value}: must be an object for an array of list-type map"));
+                let message = format!("Invalid value: {value}: must be an object for an array of list-type map");
+                self.push(place.index(index).to_string(), message);
                 continue;
             };
-            let keys: Vec<(&String, &Value)> =
-                node.list_keys.iter().filter_map(|key| Some((key, object.get(key)?))).collect();
             let mut text = String::from("{");
-            for (position, (key, value)) in keys.iter().enumerate() {
-                let comma = if position > 0 { "," } else { "" };
+            for key in &node.list_keys {
+                let Some(value) = object.get(key).or_else(|| default(key)) else { continue };
+                let comma = if text.len() > 1 { "," } else { "" };
                 // Writing to a text does not fail.
                 let _ = write!(text, "{comma}{}:{}", quoted(key), compact(value));
             }
             text.push('}');
-            if seen.contains(&text) {
-                self.push(place.index(index).to_string(), format!("Duplicate value: {text}"));
-            } else {
-                seen.insert(text);
+            match seen.get_mut(&text) {
+                None => {
+                    seen.insert(text, false);
+                }
+                Some(told) if !*told => {
+                    *told = true;
+                    self.push(place.index(index).to_string(), format!("Duplicate value: {text}"));
+                }
+                Some(_) => {}
             }
         }
     }

@@ -25,9 +25,9 @@ pub(crate) struct Node {
     pub(crate) pattern: Option<Regex>,
     pub(crate) min_items: Option<u64>,
     pub(crate) max_items: Option<u64>,
-    /// The keys that tell items apart; empty, items may repeat.
+    /// The keys that tell items apart, sorted; empty, items may repeat.
     pub(crate) list_keys: Vec<String>,
-    /// Fields, sorted by name.
+    /// Fields.
     pub(crate) properties: Vec<Property>,
     /// How many of the properties are required.
     pub(crate) required: usize,
@@ -91,7 +91,7 @@ impl Node {
             Some("boolean") => Some(Kind::Boolean),
             _ => None,
         };
-        let mut properties: Vec<Property> = schema
+        let properties: Vec<Property> = schema
             .get("properties")
             .and_then(Value::as_object)
             .into_iter()
@@ -102,7 +102,9 @@ impl Node {
                 node: Node::read(schema),
             })
             .collect();
-        properties.sort_by(|a, b| a.name.cmp(&b.name));
+        let keys = list("x-kubernetes-list-map-keys").iter().filter_map(Value::as_str);
+        let mut list_keys: Vec<String> = keys.map(str::to_owned).collect();
+        list_keys.sort();
         Node {
             kind,
             format: text("format").map(str::to_owned),
@@ -118,7 +120,7 @@ impl Node {
             pattern: text("pattern").and_then(|pattern| Regex::new(pattern).ok()),
             min_items: count("minItems"),
             max_items: count("maxItems"),
-            list_keys: list("x-kubernetes-list-map-keys").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            list_keys,
             required: properties.iter().filter(|property| property.required).count(),
             properties,
             values: schema.get("additionalProperties").filter(|v| v.is_object()).map(|v| Box::new(Node::read(v))),
@@ -128,7 +130,7 @@ impl Node {
 
     /// The field of this name.
     pub(crate) fn property(&self, name: &str) -> Option<&Property> {
-        let at = self.properties.binary_search_by(|property| property.name.as_str().cmp(name)).ok()?;
-        self.properties.get(at)
+        // There are few, and most differ in length: a scan beats a search.
+        self.properties.iter().find(|property| property.name == name)
     }
 }

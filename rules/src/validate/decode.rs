@@ -63,16 +63,15 @@ pub(super) fn route(spec: Option<&Value>) -> Result<(), String> {
 }
 
 fn request_mirror(mirror: &Value) -> Result<(), String> {
+    let fits = |number: f64| (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number);
     for (name, value) in mirror.as_object().into_iter().flatten() {
         match name.as_str() {
             "backendRef" => port(value, "filters.requestMirror.backendRef")?,
-            "percentage" => {
-                if value.as_f64().is_some_and(|number| number < f64::from(i32::MIN) || number > f64::from(i32::MAX)) {
-                    let field = "RequestMirror.spec.to.rules.default.filters.requestMirror.percentage";
-                    return Err(format!(
-                        "json: cannot unmarshal number {value} into Go struct field {field} of type int32"
-                    ));
-                }
+            "percentage" if value.as_f64().is_some_and(|number| !fits(number)) => {
+                let field = "RequestMirror.spec.to.rules.default.filters.requestMirror.percentage";
+                return Err(format!(
+                    "json: cannot unmarshal number {value} into Go struct field {field} of type int32"
+                ));
             }
             _ => {}
         }

@@ -22,20 +22,27 @@ pub(super) fn verdict(document: &Value, kind: &str, schema: &Schema, kuma: &Kuma
         None | Some("") => Some("default"),
         namespace => namespace,
     };
-    let structural = schema.is_structural();
+    // Only Kubernetes knows these, and Kuma's webhooks do not ask about them.
+    let native = matches!(kind, "ContainerPatch" | "MeshGatewayInstance" | "MeshGatewayConfig");
     let mut spec = object.get("spec");
 
     // Invariant: an object that the schema takes as it was sent, it takes from the webhook too.
     let mut sent = Check::new(Asker::Sent);
     body(object, schema, &mut sent);
     object_names(metadata, labels, namespace, &mut sent.found);
-    let mutating = if structural { mutate(spec, kind, rules, schema, namespace, kuma) } else { Ok(()) };
+    let decodes = || ["spec", "mesh"].iter().all(|name| decodes(object, schema, name));
+    let mutating = match () {
+        () if native => Ok(()),
+        // Nobody sees this text: the schema refuses what does not decode, and is told first.
+        () if !sent.found.is_empty() && !decodes() => Err("json: cannot unmarshal".to_owned()),
+        () => mutate(spec, kind, rules, schema, namespace, kuma),
+    };
     let copied;
     match (sent.found.is_empty(), mutating) {
         (true, Ok(())) => {}
         (true, Err(text)) => return Verdict::refused_text(Stage::Mutating, text),
         (false, Err(_)) => return Verdict::refused(Stage::Schema, sent.found),
-        (false, Ok(())) if !structural => return Verdict::refused(Stage::Schema, sent.found),
+        (false, Ok(())) if native => return Verdict::refused(Stage::Schema, sent.found),
         (false, Ok(())) => {
             copied = schema.spec().zip(spec.filter(|spec| !spec.is_null())).map(|(node, spec)| typed::copy(node, spec));
             spec = copied.as_ref();
@@ -59,14 +66,18 @@ pub(super) fn verdict(document: &Value, kind: &str, schema: &Schema, kuma: &Kuma
     };
     let mut found = Vec::new();
     let meshed = !matches!(kind, "Mesh" | "Zone" | "HostnameGenerator");
-    let in_webhook = !matches!(kind, "Timeout" | "ZoneIngress" | "ZoneEgress");
-    if in_webhook {
+    let unlisted = matches!(kind, "Timeout" | "ZoneIngress" | "ZoneEgress");
+    if !native && !unlisted {
         if kuma.version == Version::V2_14 {
             found.extend(meta::origin(labels));
         }
         if meshed {
-            let mesh = if schema.root.property("mesh").is_some() { object.get("mesh") } else { labels.get(meta::MESH) };
-            meta::mesh(mesh.and_then(Value::as_str).unwrap_or("default"), &mut found);
+            let mesh = if schema.root.property("mesh").is_some() {
+                object.get("mesh").map_or("", |mesh| mesh.as_str().unwrap_or_default())
+            } else {
+                labels.get(meta::MESH).map_or("default", |mesh| mesh.as_str().unwrap_or_default())
+            };
+            meta::mesh(mesh, &mut found);
         }
     }
     if !found.is_empty() {
@@ -133,11 +144,18 @@ fn object_names(
     let mut add = |field: &str, message: String| found.push(Violation { field: field.to_owned(), message });
     let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default();
     let name = text("name");
+    let prefix = text("generateName");
+    if !prefix.is_empty() {
+        // What is appended makes a dash at the end fine.
+        for sentence in grammar::subdomain(prefix.strip_suffix('-').unwrap_or(prefix)) {
+            add("metadata.generateName", format!("Invalid value: {prefix:?}: {sentence}"));
+        }
+    }
     if !name.is_empty() {
         for sentence in grammar::subdomain(name) {
             add("metadata.name", format!("Invalid value: {name:?}: {sentence}"));
         }
-    } else if text("generateName").is_empty() {
+    } else if prefix.is_empty() {
         add("metadata.name", "Required value: name or generateName is required".to_owned());
     }
     let namespace = namespace.unwrap_or("default");
@@ -173,7 +191,16 @@ fn computed(labels: &Map<String, Value>, namespace: Option<&str>) -> Map<String,
     labels
 }
 
-/// What Kuma's defaulting webhook refuses: what does not decode, and policies whose role cannot be told.
+/// Does the field decode into its type?
+fn decodes(object: &Map<String, Value>, schema: &Schema, name: &str) -> bool {
+    match (schema.root.property(name), object.get(name)) {
+        (Some(property), Some(value)) => typed::decodes(&property.node, value),
+        _ => true,
+    }
+}
+
+/// What Kuma's defaulting webhook refuses of an object that its schema takes: what does not decode all the same, and
+/// policies whose role cannot be told.
 fn mutate(
     spec: Option<&Value>,
     kind: &str,
@@ -182,12 +209,6 @@ fn mutate(
     namespace: Option<&str>,
     kuma: &Kuma,
 ) -> Result<(), String> {
-    if let Some((node, spec)) = schema.spec().zip(spec)
-        && !typed::decodes(node, spec)
-    {
-        // Nobody sees this text: the schema refuses such a value too.
-        return Err(format!("json: cannot unmarshal spec into Go struct field {kind}.spec"));
-    }
     if matches!(rules, Some(Rules::HttpRoute | Rules::TcpRoute)) {
         decode::route(spec)?;
     }

@@ -51,7 +51,7 @@ fn identifier(field: &str, text: &str, wrong: Option<&str>, found: &mut Vec<Viol
 /// What is wrong with the value of `kuma.io/origin`.
 pub(super) fn origin(labels: &Map<String, Value>) -> Option<Violation> {
     let origin = text(labels, ORIGIN)?;
-    if matches!(origin, "global" | "zone") {
+    if matches!(origin, "" | "global" | "zone") {
         return None;
     }
     let field = Place::ROOT.field("labels").key(ORIGIN).to_string();
@@ -78,7 +78,7 @@ pub(super) fn labels(labels: &Map<String, Value>, mesh: &str, policy: bool, kuma
     }
     if policy
         && kuma.version >= Version::V3_0
-        && let Some(role) = text(labels, ROLE).filter(|role| *role != "system")
+        && let Some(role) = text(labels, ROLE).filter(|role| !matches!(*role, "" | "system"))
     {
         add(ROLE, format!("{ROLE} label should have system value, got {role}"));
     }

@@ -50,8 +50,8 @@ pub(super) fn check_top(
         (Version::V3_0, _) => &["Mesh", "Dataplane"],
     };
     target.check(Allowed::kinds(kinds), version, &place.field("targetRef"), found);
-    // Even where a gateway may not be selected, the rest is held to a gateway's rules.
-    target.kind == "MeshGateway"
+    // Even where a gateway may not be selected, the rest is held to a gateway's rules. 3.0 has none.
+    version == Version::V2_14 && target.kind == "MeshGateway"
 }
 
 /// The destinations whose traffic is routed.

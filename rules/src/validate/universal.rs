@@ -34,7 +34,7 @@ pub(super) fn verdict(document: &Value, kind: &str, schema: &Schema, kuma: &Kuma
         (Some(rules), None) => {
             // Universal policies have the system's role unless a label says otherwise, which 3.0 refuses below.
             let role = match meta::text(labels, meta::ROLE) {
-                None | Some("system") => Role::System,
+                None | Some("" | "system") => Role::System,
                 Some(_) => Role::Application,
             };
             violations(rules, object.get("spec"), role, kuma.version)
@@ -46,9 +46,12 @@ pub(super) fn verdict(document: &Value, kind: &str, schema: &Schema, kuma: &Kuma
     }
     let mut found = Vec::new();
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    let meshed = !matches!(kind, "Mesh" | "Zone" | "HostnameGenerator");
+    let meshed = !matches!(kind, "Mesh" | "Zone" | "ZoneIngress" | "ZoneEgress" | "HostnameGenerator");
     // The schema's default, which the old kinds do not have.
-    let mesh = if structural && !object.contains_key("mesh") { "default" } else { text("mesh") };
+    let mesh = match object.get("mesh") {
+        None | Some(Value::Null) if structural => "default",
+        _ => text("mesh"),
+    };
     meta::name(text("name"), &mut found);
     if meshed {
         meta::mesh(mesh, &mut found);

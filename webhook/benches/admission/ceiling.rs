@@ -84,7 +84,7 @@ pub(crate) async fn serve(chain: &str, key: &str) -> anyhow::Result<()> {
         .route("/validate", post(|body: Bytes| async move { ([(CONTENT_TYPE, "application/json")], answer(&body)) }))
         .layer(axum::extract::DefaultBodyLimit::disable());
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().header_read_timeout(None).writev(false).max_buf_size(512 * 1024);
+    builder.http1().header_read_timeout(None).writev(false);
     loop {
         let (stream, _) = socket.accept().await?;
         stream.set_nodelay(true)?;

@@ -283,7 +283,7 @@ fn limits(outcome: &mut Outcome, verdict: &Verdict, change: &Change, world: &Wor
     }
     outcome.refuse(causes);
     for note in &verdict.notes {
-        outcome.warn(note.clone());
+        outcome.warn_of_limit(note.clone());
     }
     let known = verdict.records.iter().filter(|record| record.rollback).count();
     if known > 0 && known == verdict.records.len() {

@@ -5,13 +5,14 @@
 //! process changes of a destination queue up, so that replicas contend and not tasks.
 
 mod clock;
-mod follow;
 mod settle;
 mod store;
+mod watch;
+
+pub use settle::{Before, Seen};
 
 use super::case::Case;
 use super::{Asked, Unavailable};
-use crate::cluster::Seen;
 use crate::world::World;
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
@@ -47,8 +48,6 @@ struct Inner {
     replica: String,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     waiting: Mutex<Vec<Waiting>>,
-    /// What was told of routes before everything was known.
-    early: Mutex<Vec<Seen>>,
     synced: AtomicBool,
     counters: Counters,
 }
@@ -95,7 +94,7 @@ pub struct Counts {
 }
 
 impl Cluster {
-    /// `replica` is this process's name among the replicas, such as its pod's. Nothing is read yet: [`Self::follow`] and
+    /// `replica` is this process's name among the replicas, such as its pod's. Nothing is read yet: [`Self::watch`] and
     /// [`Self::tend`] are to run beside the server.
     pub fn new(client: kube::Client, replica: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
@@ -103,13 +102,12 @@ impl Cluster {
             replica: replica.into(),
             slots: Mutex::default(),
             waiting: Mutex::default(),
-            early: Mutex::default(),
             synced: AtomicBool::new(false),
             counters: Counters::default(),
         }))
     }
 
-    /// Has everything been told that existed at the start, so that answers may begin?
+    /// Have all ledgers been read once?
     pub fn is_synced(&self) -> bool {
         self.0.synced.load(Ordering::Acquire)
     }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service as _;
 
+/// Bytes of a request's head, and of a body read ahead of whoever takes it.
+const HEAD: usize = 64 * 1024;
 /// How often a connection looks at its clocks.
 const TICK: Duration = Duration::from_secs(1);
 /// A peer that does not take part in ending a connection is not waited for any longer.
@@ -35,7 +37,7 @@ impl Connections {
     pub(super) fn new(router: Router, limits: Limits, life: Life) -> Self {
         let mut http1 = Builder::new(TokioExecutor::new());
         // One piece: head and body of an answer fit into one TLS record.
-        http1.http1().header_read_timeout(None).writev(false).max_buf_size(512 * 1024);
+        http1.http1().header_read_timeout(None).writev(false).max_buf_size(HEAD);
         let mut http2 = Builder::new(TokioExecutor::new());
         http2
             .http2()
@@ -70,7 +72,7 @@ impl Connections {
         let io = TokioIo::new(Watched { io, activity: activity.clone() });
         let mut connection = pin!(builder.serve_connection(io, service));
         let age = self.limits.age.mul_f64(rand::random_range(0.5..=1.0));
-        let mut tick = tokio::time::interval(TICK.min(age));
+        let mut tick = tokio::time::interval(age.clamp(Duration::from_millis(10), TICK));
         let mut life = self.life.follow();
         let mut ending: Option<Instant> = None;
         loop {
@@ -90,7 +92,8 @@ impl Connections {
                 activity.close_soon();
             }
             // An idle HTTP/1.1 connection cannot be ended without a race: its caller may be sending. It is told with
-            // its next answer, while GOAWAY lets a caller of h2 know which requests nobody has read.
+            // its next answer, while GOAWAY lets a caller of h2 know which requests nobody has read. At the very end
+            // only connections are left that nobody used during the whole drain.
             let end = phase == Phase::Stopping
                 || activity.idle().is_some_and(|idle| idle > self.limits.idle)
                 || (is_http2 && activity.is_closing());

@@ -129,10 +129,38 @@ fn a_guard_that_cannot_be_read_is_refused_with_every_field() {
 }
 
 #[test]
-fn a_guard_whose_parts_work_against_each_other_is_told_so() {
+fn a_guard_with_a_useless_limit_is_told_so() {
     let admission = admission(json!([]));
     let odd = guard("g", json!({"caps": {"maxStep": 20, "perWindow": {"shift": 10, "window": "1h"}}}));
     let response = respond(&admission, &create("admin", &[], &odd));
-    let said = response.to_string();
+    assert_eq!(response["allowed"], true);
+    let said = response["warnings"].to_string();
     assert!(said.contains("guard `g`: a step of 20 never fits the 10 of perWindow"), "{said}");
+}
+
+#[test]
+fn a_guard_under_which_nothing_can_ever_pass_is_refused() {
+    let admission = admission(json!([]));
+    let ask = |spec: Value| fields(&respond(&admission, &create("admin", &[], &guard("g", spec))));
+    assert_eq!(ask(json!({"automation": {"humanNeedsApproval": true}})), ["spec.automation.humanNeedsApproval"]);
+    assert_eq!(ask(json!({"automation": {"subjects": ["*"]}, "approvals": {}})), ["spec.automation.subjects"]);
+    assert_eq!(ask(json!({"freeze": [{"cron": "0 0 * * *", "duration": "25h"}]})), ["spec.freeze[0]"]);
+}
+
+#[test]
+fn guards_that_contradict_each_other_are_refused_with_both_names() {
+    let ask = |there: Value, new: Value| {
+        let admission = admission(json!([guard("there", there)]));
+        causes(&respond(&admission, &create("admin", &[], &guard("new", new))))
+    };
+    let nights = |cron: &str| json!({"freeze": [{"cron": cron, "duration": "12h"}]});
+    let found = ask(nights("0 0 * * *"), nights("0 12 * * *"));
+    assert!(found[0].contains("guards `new` and `there` together leave no time"), "{found:?}");
+    assert!(ask(nights("0 0 * * *"), nights("1 12 * * *")).is_empty());
+    let of_mesh =
+        |mesh: &str, cron: &str| json!({"match": {"meshes": [mesh]}, "freeze": [{"cron": cron, "duration": "12h"}]});
+    assert!(ask(of_mesh("a", "0 0 * * *"), of_mesh("b", "0 12 * * *")).is_empty());
+    assert!(!ask(of_mesh("a", "0 0 * * *"), of_mesh("*", "0 12 * * *")).is_empty());
+    let found = ask(json!({"automation": {"subjects": ["oidc:*"]}}), json!({"approvals": {"groups": ["oidc:sre"]}}));
+    assert!(found[0].contains("guard `new` asks `oidc:sre` for approval, and to guard `there` they are automation"));
 }

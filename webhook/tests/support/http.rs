@@ -106,6 +106,28 @@ pub(crate) fn review(uid: &str, padding: usize) -> Bytes {
     object.into()
 }
 
+/// A dry run of a route's change by a GitOps controller, from one weight of the stable backend to another.
+pub(crate) fn shift(uid: &str, before: u32, after: u32) -> Bytes {
+    let route = |stable: u32| {
+        let backends = json!([{"kind": "MeshService", "name": "llm-v1", "port": 80, "weight": stable},
+                              {"kind": "MeshService", "name": "llm-v2", "port": 80, "weight": 100 - stable}]);
+        json!({"apiVersion": "kuma.io/v1alpha1", "kind": "MeshHTTPRoute",
+               "metadata": {"name": "canary", "namespace": "demo", "labels": {"kuma.io/mesh": "default"},
+                            "annotations": {"note": "nobody logs this"}},
+               "spec": {"targetRef": {"kind": "Mesh"}, "to": [{
+                   "targetRef": {"kind": "MeshService", "name": "llm"},
+                   "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+                              "default": {"backendRefs": backends}}]}]}})
+    };
+    let review = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {
+        "uid": uid, "kind": {"group": "kuma.io", "version": "v1alpha1", "kind": "MeshHTTPRoute"},
+        "resource": {"group": "kuma.io", "version": "v1alpha1", "resource": "meshhttproutes"},
+        "name": "canary", "namespace": "demo", "operation": "UPDATE", "dryRun": true,
+        "userInfo": {"username": "system:serviceaccount:flux-system:kustomize-controller"},
+        "object": route(after), "oldObject": route(before)}});
+    review.to_string().into()
+}
+
 /// A TLS client that trusts one authority.
 #[derive(Clone)]
 pub(crate) struct Client {

@@ -2,7 +2,6 @@
 
 use super::store::Trouble;
 use super::{Cluster, Inner, Slot, TERMS, TRIES, jitter, lock};
-use crate::cluster::Seen;
 use crate::world::{Shared, World};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -14,6 +13,32 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
+/// A change of a route that the watch tells of.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The route; of one that is gone, as it was at last.
+    pub policy: Policy,
+    /// What it was before.
+    pub before: Before,
+    /// The uid of its object.
+    pub uid: String,
+    /// The version of its object.
+    pub version: String,
+    /// Is it deleted, or being deleted?
+    pub gone: bool,
+}
+
+/// What a route was before a change.
+#[derive(Debug, Clone)]
+pub enum Before {
+    /// Nobody knows, as when the watch begins.
+    Unknown,
+    /// It did not exist.
+    Absent,
+    /// It was this.
+    Was(Policy),
+}
+
 /// A change that somebody should have recorded; if nobody does, we do.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -24,7 +49,7 @@ pub(super) struct Waiting {
 
 /// [`Seen`], in splits.
 #[derive(Debug)]
-pub(super) struct Event {
+struct Event {
     policy: Identity,
     uid: String,
     version: String,
@@ -48,26 +73,34 @@ const MOST_WAITING: usize = 10_000;
 impl Cluster {
     /// Takes note of a change of a route: confirms or drops reservations, and records a move that nobody admitted.
     pub async fn seen(&self, seen: Seen, world: &World) {
-        for (cover, event) in self.note(seen, world) {
-            self.0.settle(&self.0.slot(&cover), &cover, &event).await;
-        }
-    }
-
-    /// Gives back what is to be written at once; what others should write is remembered until they had their time.
-    pub(super) fn note(&self, seen: Seen, world: &World) -> Vec<(Cover, Arc<Event>)> {
         let inner = &self.0;
-        let mut at_once = Vec::new();
-        let Some(event) = Event::of(seen, inner.store.clock.now()).map(Arc::new) else { return at_once };
+        let before = match &seen.before {
+            Before::Unknown => None,
+            Before::Absent => Some(Vec::new()),
+            Before::Was(policy) => Some(splits(policy).0),
+        };
+        let event = Arc::new(Event {
+            policy: seen.policy.identity().clone(),
+            uid: seen.uid,
+            version: seen.version,
+            splits: splits(&seen.policy).0,
+            before,
+            gone: seen.gone,
+            at: inner.store.clock.now(),
+        });
         for cover in inner.covers(&event, &world.guards) {
-            let (noted, ours) = inner.would_note(&inner.slot(&cover), &cover, &event);
-            if noted.is_some() && ours {
-                at_once.push((cover, event.clone()));
-            } else if noted.is_some() {
+            let slot = inner.slot(&cover);
+            let (noted, ours) = inner.would_note(&slot, &cover, &event);
+            if !noted.is_some() {
+                continue;
+            }
+            if ours {
+                inner.settle(&slot, &cover, &event).await;
+            } else {
                 let due = Instant::now() + GRACE + jitter(2000);
                 inner.wait(Waiting { due, cover, event: event.clone() });
             }
         }
-        at_once
     }
 
     /// Until the process ends: does what others should have done and have not, and looks after reservations whose lease
@@ -140,7 +173,7 @@ impl Inner {
     }
 
     /// Writes what the change does to the ledger, whatever others write meanwhile.
-    pub(super) async fn settle(&self, slot: &Slot, cover: &Cover, event: &Arc<Event>) {
+    async fn settle(&self, slot: &Slot, cover: &Cover, event: &Arc<Event>) {
         let deadline = Instant::now() + PATIENCE;
         let settled = self.try_settle(slot, cover, event, deadline).await;
         if !matches!(settled, Ok(true)) {
@@ -242,20 +275,6 @@ impl Inner {
 }
 
 impl Event {
-    /// None when it cannot be read what the route is: the next review or write tells.
-    fn of(seen: Seen, at: Option<Timestamp>) -> Option<Self> {
-        let Seen { identity, uid, version, first, previous, present, deleted } = seen;
-        let splits_of = |policy: &Option<Policy>| policy.as_ref().map(|policy| splits(policy).0);
-        let was = splits_of(&previous);
-        let (splits, before) = match (deleted, splits_of(&present)) {
-            (true, _) => (was.clone().unwrap_or_default(), was),
-            // What was there before this process looked was something, and nobody knows what.
-            (false, Some(is)) => (is, if first { None } else { Some(was.unwrap_or_default()) }),
-            (false, None) => return None,
-        };
-        Some(Self { policy: identity, uid, version, splits, before, gone: deleted, at })
-    }
-
     fn note(&self, ledger: &mut guard::Ledger, cover: &Cover, now: Timestamp) -> Noted {
         let sight = Sight {
             policy: &self.policy,

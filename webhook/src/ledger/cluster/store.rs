@@ -71,6 +71,10 @@ impl Store {
         Self { client: Client(client), clock: Clock::default() }
     }
 
+    pub(super) fn client(&self) -> kube::Client {
+        self.client.0.clone()
+    }
+
     /// A ledger as the API server has it; none where there is none.
     pub(super) async fn get(&self, name: &str, deadline: Instant) -> Result<Option<View>, Trouble> {
         let (status, body) = self.call(Method::GET, &format!("{LEDGERS}/{name}"), Vec::new(), deadline).await?;

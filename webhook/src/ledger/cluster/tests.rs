@@ -1,14 +1,13 @@
 //! Replicas against an API server that compares versions, tells its time, and fails when it is told to.
 
 use super::super::tests::{Route, world};
-use super::super::{Asked, Ledger, Unavailable};
+use super::super::{Asked, Before, Ledger, Seen, Unavailable};
 use super::*;
-use crate::cluster::Event;
-use crate::world::Shared;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kube::client::Body;
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use sluice_rules::guard::Outcome;
 use std::convert::Infallible;
@@ -147,18 +146,9 @@ fn window(shift: u32) -> World {
     world(json!({"perWindow": {"shift": shift, "window": "1h"}}))
 }
 
-/// The route as the watch tells it, after it had this weight; none: it did not exist.
-fn seen(route: &Route, before: Option<u64>) -> Seen {
-    let policy = |canary| route.policy(canary);
-    Seen {
-        identity: policy(0).identity().clone(),
-        uid: route.uid.clone(),
-        version: route.version.to_string(),
-        first: false,
-        previous: before.map(policy),
-        present: route.canary.map(policy),
-        deleted: route.canary.is_none(),
-    }
+fn seen(route: &Route, before: Before, gone: bool) -> Seen {
+    let policy = route.policy(route.canary.unwrap_or(0));
+    Seen { policy, before, uid: route.uid.clone(), version: route.version.to_string(), gone }
 }
 
 async fn admits(replica: &Cluster, asked: &Asked, world: &World) -> bool {
@@ -172,8 +162,9 @@ async fn a_shift_is_reserved_before_the_answer_and_confirmed_by_the_watch() {
     let replica = api.replica("a");
     assert!(admits(&replica, &route.to(20), &world).await);
     assert_eq!(api.ledger().outstanding().count(), 1);
+    let before = Before::Was(route.policy(10));
     route.write(20);
-    replica.seen(seen(&route, Some(10)), &world).await;
+    replica.seen(seen(&route, before, false), &world).await;
     assert_eq!(api.ledger().outstanding().count(), 0);
     assert_eq!(api.ledger().entries.len(), 1);
     let Counts { reserved, confirmed, dropped, observed, outstanding, ledgers, .. } = replica.counts();
@@ -222,8 +213,9 @@ async fn racing_replicas_cannot_exceed_a_cap_together() {
                 // A lost race is no admission; whoever loses it asks again.
                 match Ledger::Cluster(replica.clone()).admit(&route.to(canary), &world).await {
                     Ok(verdict) if verdict.outcome == Outcome::Allowed => {
+                        let before = Before::Was(route.policy(canary - 1));
                         route.write(canary);
-                        replica.seen(seen(&route, Some(canary - 1)), &world).await;
+                        replica.seen(seen(&route, before, false), &world).await;
                         sum += 1;
                     }
                     Ok(_) => break,
@@ -280,9 +272,10 @@ async fn who_always_comes_second_is_told_so_and_a_way_back_passes() {
 async fn a_move_beside_admission_is_recorded_once_others_had_their_time() {
     let (api, world, mut route) = (Api::default(), window(20), Route::new("summarize", 10));
     let (a, b) = (api.replica("a"), api.replica("b"));
+    let before = Before::Was(route.policy(10));
     route.write(25);
     for replica in [&a, &b] {
-        replica.seen(seen(&route, Some(10)), &world).await;
+        replica.seen(seen(&route, before.clone(), false), &world).await;
         replica.tend_once(&world).await;
     }
     assert!(api.ledgers().is_empty());
@@ -301,9 +294,9 @@ async fn a_move_beside_admission_is_recorded_once_others_had_their_time() {
 async fn the_routes_of_the_first_list_are_no_moves() {
     let (api, world, route) = (Api::default(), window(20), Route::new("summarize", 10));
     let replica = api.replica("a");
-    replica.seen(Seen { first: true, ..seen(&route, None) }, &world).await;
+    replica.seen(seen(&route, Before::Unknown, false), &world).await;
     assert!(lock(&replica.0.waiting).is_empty());
-    replica.seen(seen(&route, None), &world).await;
+    replica.seen(seen(&route, Before::Absent, false), &world).await;
     assert_eq!(lock(&replica.0.waiting).len(), 1, "one that is created beside admission is");
 }
 
@@ -313,8 +306,9 @@ async fn a_reservation_of_a_replica_that_is_gone_is_ended_by_another() {
     assert!(admits(&api.replica("gone"), &route.to(20), &world).await);
     let replica = api.replica("b");
     replica.0.refresh(&replica.0.slot_of(api_name()), soon()).await.unwrap();
+    let before = Before::Was(route.policy(10));
     route.write(20);
-    replica.seen(seen(&route, Some(10)), &world).await;
+    replica.seen(seen(&route, before, false), &world).await;
     assert_eq!(api.ledger().outstanding().count(), 1, "the other one has its time");
     lock(&replica.0.waiting)[0].due = Instant::now();
     replica.tend_once(&world).await;
@@ -383,9 +377,9 @@ async fn an_admitted_deletion_is_confirmed_and_not_a_second_move() {
     let (api, world, mut route) = (Api::default(), window(100), Route::new("summarize", 10));
     let replica = api.replica("a");
     assert!(admits(&replica, &route.away(), &world).await);
-    route.touch();
-    route.remove();
-    replica.seen(seen(&route, Some(10)), &world).await;
+    let before = Before::Was(route.policy(10));
+    route.version += 1;
+    replica.seen(seen(&route, before, true), &world).await;
     let ledger = api.ledger();
     assert_eq!((ledger.entries.len(), ledger.outstanding().count()), (1, 0));
     assert!(!ledger.entries[0].observed);
@@ -444,36 +438,23 @@ async fn a_change_of_two_destinations_reserves_in_both_or_in_none() {
 
 #[tokio::test]
 async fn the_watch_keeps_the_views_and_never_takes_them_back() {
-    let (api, world, mut route) = (Api::default(), window(20), Route::new("summarize", 10));
+    let (api, world, route) = (Api::default(), window(20), Route::new("summarize", 10));
     let (a, b) = (api.replica("a"), api.replica("b"));
     assert!(admits(&a, &route.to(20), &world).await);
-    let object = || lock(&api.0).objects.values().next().unwrap().clone();
-    let old = object();
+    let object = |api: &Api| {
+        let server = lock(&api.0);
+        serde_json::from_value(server.objects.values().next().unwrap().clone()).unwrap()
+    };
+    let (old, mut listed) = (object(&api), None);
     assert!(admits(&a, &Route::new("other", 10).to(15), &world).await);
-    for event in [Event::Ledger(object()), Event::Complete, Event::Ledger(old)] {
-        b.apply(event, &world);
+    for event in [Event::Init, Event::InitApply(object(&api)), Event::InitDone, Event::Apply(old)] {
+        b.apply(event, &mut listed);
     }
     assert!(b.is_synced());
     assert_eq!((b.counts().outstanding, b.counts().ledgers), (2, 1));
     assert!(!admits(&b, &Route::new("third", 10).to(16), &world).await);
-    b.apply(Event::LedgerGone(api_name()), &world);
+    b.apply(Event::Delete(object(&api)), &mut listed);
     assert_eq!(b.counts().ledgers, 0);
-    // What the other one reserved it ends itself, beside the next events.
-    route.write(20);
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    sender.send(Event::Route(Box::new(seen(&route, Some(10))))).unwrap();
-    sender.send(Event::Complete).unwrap();
-    drop(sender);
-    let shared = Shared::default();
-    shared.store(world);
-    a.follow(receiver, &shared).await;
-    for _ in 0..100 {
-        if a.counts().confirmed == 1 {
-            break;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(api.ledger().outstanding().count(), 1);
 }
 
 #[tokio::test]
