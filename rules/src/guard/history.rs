@@ -91,10 +91,12 @@ impl History {
     }
 
     /// The split before the current run of shifts. A split that stood for `settle` ends a run.
+    ///
+    /// `place` is where the rule stands among those that change: in a record of the same rules it stands there too.
     pub(super) fn stable<'a>(
         &'a self,
         policy: &Identity,
-        rule: &'a RuleChange,
+        (place, rule): (usize, &'a RuleChange),
         settle: SignedDuration,
         now: Timestamp,
     ) -> &'a Shares {
@@ -103,7 +105,7 @@ impl History {
         let mut stable = &rule.before;
         let mut later = now;
         for record in self.of(&rule.mesh, &rule.destination).rev().filter(|record| record.policy == *policy) {
-            let Some(moved) = record.moved(&key, stable) else { continue };
+            let Some(moved) = record.moved(place, &key, stable) else { continue };
             if later.duration_since(record.time) >= settle {
                 break;
             }
@@ -131,9 +133,9 @@ impl Extend<Record> for History {
 impl Record {
     /// What happened to a rule that led to these shares. A rule that the record has no room for moved like one that is
     /// listed.
-    fn moved(&self, rule: &RuleKey, to: &Shares) -> Option<&Moved> {
-        let from = self.rules.partition_point(|moved| moved.rule < *rule);
-        let listed = self.rules.get(from).filter(|moved| moved.rule == *rule);
+    fn moved(&self, place: usize, rule: &RuleKey, to: &Shares) -> Option<&Moved> {
+        let at = |place: usize| self.rules.get(place).filter(|moved| moved.rule == *rule);
+        let listed = at(place).or_else(|| at(self.rules.partition_point(|moved| moved.rule < *rule)));
         listed.or_else(|| self.rules.iter().filter(|_| self.more > 0).find(|moved| moved.after == *to))
     }
 }
