@@ -30,6 +30,7 @@ pub struct Seen {
 
 /// What a route was before a change.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, on its way into splits")]
 pub enum Before {
     /// Nobody knows, as when the watch begins.
     Unknown,
