@@ -7,7 +7,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
-use sluice_rules::guard::{Approval, Spec};
+use sluice_rules::guard::{Approval, Ledger, Spec};
 
 /// The definitions of `ShiftGuard`, `ShiftApproval` and `ShiftLedger`, in this order.
 pub fn all() -> Vec<Value> {
@@ -80,18 +80,10 @@ fn ledgers() -> Value {
         {"name": "Destination", "type": "string", "jsonPath": ".spec.destination"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]);
-    // One program writes and reads them, whose versions differ while replicas are replaced: entries stay open.
-    let entries = json!({"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    let spec = json!({
-        "type": "object",
-        "required": ["mesh", "destination"],
-        "x-kubernetes-preserve-unknown-fields": true,
-        "properties": {
-            "mesh": {"type": "string", "description": "The mesh of the destination."},
-            "destination": {"type": "string", "description": "The service whose traffic moves."},
-            "entries": entries,
-        },
-    });
+    let mut spec = structural::<Ledger>();
+    // Only the webhook writes and reads ledgers, and while it is replaced by a newer one, or the definition was not, a
+    // field that the definition does not name must not be lost.
+    leave_open(&mut spec);
     definition(["ShiftLedger", "shiftledger", "shiftledgers", "sledger"], description, spec, columns)
 }
 
@@ -137,6 +129,18 @@ fn structural<T: JsonSchema>() -> Value {
     let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<T>().to_value();
     simplify(&mut schema);
     schema
+}
+
+/// Keeps fields that are not named, here and further in.
+fn leave_open(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().for_each(leave_open);
+        object.insert("x-kubernetes-preserve-unknown-fields".to_owned(), Value::Bool(true));
+    }
+    if let Some(items) = object.get_mut("items") {
+        leave_open(items);
+    }
 }
 
 /// The formats that Kubernetes knows.

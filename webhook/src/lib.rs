@@ -7,6 +7,7 @@ pub mod command;
 pub mod crds;
 pub mod guards;
 pub mod ledger;
+pub mod report;
 pub mod review;
 pub mod server;
 pub mod telemetry;

@@ -22,20 +22,15 @@ pub(super) enum Role {
     Guard,
     /// Approvals.
     Approval,
-    /// Ledgers.
-    Ledger,
     /// Routes move traffic.
     Route,
     /// What policies refer to.
     Known,
 }
 
-impl Role {
-    /// Without the CRDs that `charts/sluice/crds` installs, the webhook is not ready.
-    pub(super) fn is_required(self) -> bool {
-        matches!(self, Self::Guard | Self::Approval | Self::Ledger)
-    }
-}
+/// Without the CRDs that `charts/sluice/crds` installs, the webhook is not ready.
+pub(super) const REQUIRED: [&str; 3] =
+    ["shiftguards.sluice.dev", "shiftapprovals.sluice.dev", "shiftledgers.sluice.dev"];
 
 pub(super) const DEFINITIONS: Kind = Kind {
     name: "customresourcedefinitions.apiextensions.k8s.io",
@@ -58,19 +53,18 @@ macro_rules! kinds {
     };
 }
 
-pub(super) const KINDS: [Kind; 14] = kinds! {
+// What `Known` keeps of. Dataplanes and ExternalServices stand for the `kuma.io/service` tags that 2.14 routes by.
+pub(super) const KINDS: [Kind; 12] = kinds! {
     Guard "sluice.dev" "shiftguards" "ShiftGuard"
     Approval "sluice.dev" "shiftapprovals" "ShiftApproval"
-    Ledger "sluice.dev" "shiftledgers" "ShiftLedger"
     Route "kuma.io" "trafficroutes" "TrafficRoute"
     Route "kuma.io" "meshhttproutes" "MeshHTTPRoute"
     Route "kuma.io" "meshtcproutes" "MeshTCPRoute"
-    Known "kuma.io" "meshes" "Mesh"
     Known "kuma.io" "meshservices" "MeshService"
     Known "kuma.io" "meshexternalservices" "MeshExternalService"
     Known "kuma.io" "meshmultizoneservices" "MeshMultiZoneService"
     Known "kuma.io" "hostnamegenerators" "HostnameGenerator"
-    Known "kuma.io" "meshgateways" "MeshGateway"
-    Known "kuma.io" "meshopentelemetrybackends" "MeshOpenTelemetryBackend"
-    Known "kuma.io" "zones" "Zone"
+    Known "kuma.io" "meshtimeouts" "MeshTimeout"
+    Known "kuma.io" "externalservices" "ExternalService"
+    Known "kuma.io" "dataplanes" "Dataplane"
 };

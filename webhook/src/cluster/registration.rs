@@ -51,14 +51,23 @@ const ROUTES: [&str; 3] = ["meshhttproutes", "meshtcproutes", "trafficroutes"];
 const OWN: [&str; 3] = ["shiftapprovals", "shiftguards", "shiftledgers"];
 /// The policies that are examined, of both generations. Never the objects that the control plane writes all the time,
 /// such as MeshServices and insights.
-const EXAMINED: [&str; 23] = [
+const EXAMINED: [&str; 34] = [
     "circuitbreakers",
+    "externalservices",
     "faultinjections",
     "healthchecks",
+    "hostnamegenerators",
     "meshaccesslogs",
     "meshcircuitbreakers",
+    "meshes",
+    "meshexternalservices",
     "meshfaultinjections",
+    "meshgatewayconfigs",
+    "meshgatewayinstances",
+    "meshgatewayroutes",
+    "meshgateways",
     "meshhealthchecks",
+    "meshidentities",
     "meshloadbalancingstrategies",
     "meshmetrics",
     "meshpassthroughs",
@@ -69,13 +78,19 @@ const EXAMINED: [&str; 23] = [
     "meshtlses",
     "meshtraces",
     "meshtrafficpermissions",
+    "proxytemplates",
     "ratelimits",
     "retries",
     "timeouts",
     "trafficlogs",
     "trafficpermissions",
     "traffictraces",
+    "virtualoutbounds",
 ];
+
+/// Kinds that rules look at in the background scan and on the command line only: the control plane writes them.
+#[cfg(test)]
+const UNASKED: [&str; 3] = ["MeshService", "ZoneEgress", "ZoneIngress"];
 
 impl Registration {
     /// The ValidatingWebhookConfiguration, with this PEM bundle of trusted CAs.
@@ -209,5 +224,40 @@ fn error(name: &str, error: kube::Error) -> Error {
     match error {
         kube::Error::Api(status) if status.code == 409 => Error::Conflict(name.to_owned(), status.message.clone()),
         error => Error::Refused(name.to_owned(), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// Kinds by plural, of both generations of Kuma.
+    fn kinds() -> BTreeMap<String, String> {
+        let mut kinds = BTreeMap::new();
+        for version in ["2.14", "3.0"] {
+            let folder = format!("{}/../rules/crds/{version}", env!("CARGO_MANIFEST_DIR"));
+            for file in std::fs::read_dir(folder).unwrap() {
+                let path = file.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "yaml") {
+                    let crd: Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+                    let names = &crd["spec"]["names"];
+                    let text = |field: &str| names[field].as_str().unwrap().to_owned();
+                    kinds.insert(text("plural"), text("kind"));
+                }
+            }
+        }
+        kinds
+    }
+
+    #[test]
+    fn every_kind_that_a_rule_looks_at_is_asked_about_unless_the_control_plane_writes_it() {
+        let kinds = kinds();
+        let asked: BTreeSet<_> = ROUTES.iter().chain(&EXAMINED).map(|plural| kinds[*plural].as_str()).collect();
+        let examined: BTreeSet<_> =
+            sluice_rules::health::RULES.iter().flat_map(|rule| rule.kinds.iter().copied()).collect();
+        let unasked: Vec<_> = examined.difference(&asked).copied().collect();
+        assert_eq!(unasked, UNASKED, "neither in EXAMINED nor in UNASKED");
+        assert_eq!(asked.difference(&examined).collect::<Vec<_>>(), [&""; 0], "asked about for nothing");
     }
 }

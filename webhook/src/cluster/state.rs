@@ -1,16 +1,18 @@
 //! What the watches told, kept small, and what follows from it.
 
-use super::kinds::{KINDS, Kind, LEGACY, Role};
+use super::kinds::{KINDS, Kind, LEGACY, REQUIRED, Role};
 use super::watch::{Key, Message, What, key};
-use super::{Event, Progress, Seen, Settings};
+use super::{Progress, Settings};
+use crate::ledger::{Before, Seen};
 use serde_json::{Value, json};
 use sluice_rules::diagnostic::Diagnostic;
 use sluice_rules::guard::{Approval, ShiftGuard};
 use sluice_rules::health::Known;
-use sluice_rules::policy::{Identity, Policy};
+use sluice_rules::policy::Policy;
 use sluice_rules::validate::Version;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What is kept of the cluster.
 pub(super) struct State {
@@ -22,9 +24,13 @@ pub(super) struct State {
     listed: BTreeSet<&'static str>,
     known: Known,
     changed: Changed,
+    known_published: Option<Instant>,
     unreadable: u64,
     complete: bool,
 }
+
+/// Shortest time between two copies of what is known: it is copied as a whole, and a control plane writes all the time.
+const KNOWN_EVERY: Duration = Duration::from_millis(500);
 
 /// What of the world has to be published anew.
 #[derive(Default)]
@@ -59,6 +65,7 @@ impl State {
             listed: BTreeSet::new(),
             known: Known::default(),
             changed: Changed::default(),
+            known_published: None,
             unreadable: 0,
             complete: false,
         }
@@ -106,6 +113,12 @@ impl State {
         self.listed.remove(kind.name);
     }
 
+    /// When what was held back is to be published, if anything was.
+    pub(super) fn publication_due(&self) -> Option<Duration> {
+        let published = self.known_published.filter(|_| self.changed.known)?;
+        Some(KNOWN_EVERY.saturating_sub(published.elapsed()))
+    }
+
     /// Publishes what changed, and tells `progress` how far it is.
     pub(super) fn publish(&mut self, progress: &Progress) {
         for kind in KINDS.iter().filter(|kind| self.listed.contains(kind.name)) {
@@ -118,24 +131,30 @@ impl State {
         if !self.listed.contains(super::DEFINITIONS.name) {
             return;
         }
-        let missing = KINDS.iter().filter(|kind| kind.role.is_required() && !self.exists(kind));
-        let complete = progress.settle(missing.map(|kind| kind.name.to_owned()).collect());
+        let missing = REQUIRED.iter().filter(|name| !definitions.contains(**name));
+        let complete = progress.settle(missing.map(|name| (*name).to_owned()).collect());
         if self.known.complete != complete {
             self.known.complete = complete;
             self.changed.known = true;
+            // Whether absence means anything must not wait.
+            self.known_published = None;
         }
         let kuma = self.settings.kuma.or_else(|| generation(definitions));
         self.write(kuma);
         if complete && !self.complete {
             self.complete = true;
-            self.tell(Event::Complete);
             progress.set_ready();
         }
     }
 
     /// One write for everything that changed, so that no answer sees one part without the other.
     fn write(&mut self, kuma: Option<Version>) {
-        let changed = std::mem::take(&mut self.changed);
+        let mut changed = std::mem::take(&mut self.changed);
+        if changed.known && self.known_published.is_some_and(|published| published.elapsed() < KNOWN_EVERY) {
+            (changed.known, self.changed.known) = (false, true);
+        } else if changed.known {
+            self.known_published = Some(Instant::now());
+        }
         let world = &self.settings.world;
         let (in_cluster, version) = {
             let world = world.load();
@@ -214,21 +233,19 @@ impl State {
                 self.know(&object);
                 let read = Policy::read(&object).map(Box::new);
                 let present = self.readable(kind, &key, read);
-                let previous = match before {
-                    Some(Object { content: Content::Route(policy), .. }) => policy,
-                    _ => None,
-                };
-                let identity = identity(kind, &key, mesh(&object));
-                let (uid, version) = (uid.clone(), version.clone());
-                let (previous, now) = (previous.map(|policy| *policy), present.as_deref().cloned());
-                let seen = Seen { identity, uid, version, first, previous, present: now, deleted: false };
-                self.tell(Event::Route(Box::new(seen)));
+                if let Some(policy) = present.as_deref().cloned() {
+                    let before = match before.map(|object| object.content) {
+                        None if first => Before::Unknown,
+                        None => Before::Absent,
+                        Some(Content::Route(Some(policy))) => Before::Was(*policy),
+                        // It could not be read.
+                        Some(_) => Before::Unknown,
+                    };
+                    let (uid, version) = (uid.clone(), version.clone());
+                    let gone = object["metadata"]["deletionTimestamp"].is_string();
+                    self.tell(Seen { policy, before, uid, version, gone });
+                }
                 Content::Route(present)
-            }
-            Role::Ledger => {
-                self.tell(Event::Ledger(object));
-                self.of(kind).insert(key, Object { uid, version, mesh: None, content: Content::Elsewhere });
-                return;
             }
             Role::Known | Role::Definition => {
                 self.know(&object);
@@ -245,15 +262,12 @@ impl State {
         match object.content {
             Content::Guard(_) => self.changed.guards = true,
             Content::Approval(_) => self.changed.approvals = true,
-            Content::Route(previous) => {
-                let identity = identity(kind, key, object.mesh.as_deref());
+            Content::Route(Some(policy)) => {
                 let (uid, version) = (object.uid, at.unwrap_or(object.version));
-                let previous = previous.map(|policy| *policy);
-                let seen = Seen { identity, uid, version, first: false, previous, present: None, deleted: true };
-                self.tell(Event::Route(Box::new(seen)));
+                let before = Before::Was(Policy::clone(&policy));
+                self.tell(Seen { policy: *policy, before, uid, version, gone: true });
             }
-            Content::Elsewhere if kind.role == Role::Ledger => self.tell(Event::LedgerGone(key.1.clone())),
-            Content::Elsewhere => {}
+            Content::Route(None) | Content::Elsewhere => {}
         }
         if matches!(kind.role, Role::Route | Role::Known) {
             let (namespace, name) = key;
@@ -286,9 +300,9 @@ impl State {
         None
     }
 
-    fn tell(&self, event: Event) {
+    fn tell(&self, seen: Seen) {
         // Nobody listening is no error.
-        let _ = self.settings.events.send(event);
+        let _ = self.settings.seen.send(seen);
     }
 }
 
@@ -298,15 +312,6 @@ fn generation(definitions: &BTreeSet<String>) -> Option<Version> {
         return Some(Version::V2_14);
     }
     definitions.iter().any(|name| name.ends_with(".kuma.io")).then_some(Version::V3_0)
-}
-
-fn identity(kind: &Kind, (namespace, name): &Key, mesh: Option<&str>) -> Identity {
-    Identity {
-        kind: kind.kind.to_owned(),
-        mesh: mesh.unwrap_or("default").to_owned(),
-        namespace: namespace.clone(),
-        name: name.clone(),
-    }
 }
 
 /// The kinds that 3.0 removes say `mesh` beside `metadata`, the others say it with a label.

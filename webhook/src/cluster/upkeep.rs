@@ -156,7 +156,9 @@ impl Upkeep {
             }
             if leads {
                 let leader = leader.get_or_insert_with(Leader::default);
-                if next <= Instant::now() {
+                // Becoming ready is not waited for with the patience of a clock.
+                let registers = ready() && !leader.registered && !matches!(self.registered, Registered::No);
+                if registers || next <= Instant::now() {
                     next = Instant::now() + self.tick;
                     let served = receiver.borrow().clone();
                     match tokio::time::timeout(ROUND, leader.round(self, served, ready())).await {

@@ -1,6 +1,7 @@
 //! `sluice-webhook serve`.
 
 use crate::admission::Admission;
+use crate::cluster;
 use crate::guards;
 use crate::ledger::{Ledger, Memory};
 use crate::server::{self, Life, Limits, Listener, Phase, Readiness};
@@ -12,7 +13,7 @@ use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use sluice_rules::validate::{Kuma, Version};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +29,15 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// File or folder with ShiftGuard and ShiftApproval documents, read again when it changes
-    #[arg(long, value_name = "PATH")]
-    guards: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["in_cluster", "kubeconfig"],
+        conflicts_with_all = ["in_cluster", "kubeconfig"])]
+    guards: Option<PathBuf>,
     /// Certificate chain, leaf first, PEM; read again when it changes
-    #[arg(long, value_name = "FILE")]
-    cert: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "self_signed")]
+    cert: Option<PathBuf>,
     /// Private key of the certificate, PEM
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "self_signed")]
+    key: Option<PathBuf>,
     /// Address for reviews, TLS
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     listen: SocketAddr,
@@ -45,9 +47,9 @@ pub struct Args {
     /// Oldest TLS version
     #[arg(long, value_name = "VERSION", default_value = "1.3")]
     tls_min: Oldest,
-    /// Kuma's generation: 2.14 or 3.0
-    #[arg(long, value_name = "VERSION", default_value = "2.14", value_parser = kuma_version)]
-    kuma: Version,
+    /// Kuma's generation: 2.14 or 3.0 [default: told from the cluster's CRDs; 2.14 without a cluster]
+    #[arg(long, value_name = "VERSION", value_parser = kuma_version)]
+    kuma: Option<Version>,
     /// Kuma's zone
     #[arg(long, value_name = "NAME", default_value_t = Kuma::default().zone)]
     zone: String,
@@ -84,6 +86,8 @@ pub struct Args {
     /// Sends traces there with OTLP over HTTP, such as http://collector:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    cluster: cluster::start::Args,
 }
 
 /// Runs the command.
@@ -116,9 +120,32 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(certificate.clone()));
     let world = Shared::default();
 
-    serve_certificate_files(args, &certificate, &readiness);
-    let ledger = without_cluster(args, &world, &readiness);
-    let admission = Arc::new(Admission::new(world, ledger));
+    let kuma = Kuma {
+        version: args.kuma.unwrap_or(Kuma::default().version),
+        zone: args.zone.clone(),
+        system_namespace: args.system_namespace.clone(),
+    };
+    world.update(|world| world.kuma = kuma.clone());
+    if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
+        serve_certificate_files(cert, key, &certificate, &readiness);
+    }
+    let admission = if args.cluster.is_given() {
+        let (world, readiness, certificate, kuma) = (&world, &readiness, &certificate, args.kuma);
+        let shares = cluster::start::Shares { world, readiness, certificate, metrics: &metrics, kuma };
+        let mut admission = Admission::new(world.clone(), args.cluster.start(&shares).await?);
+        admission.settings.webhook = args.cluster.account();
+        admission.settings.exempt.extend_from_slice(args.cluster.control_plane());
+        admission
+    } else {
+        let self_signed = args.cluster.self_signed.is_some();
+        anyhow::ensure!(
+            !self_signed,
+            "--self-signed keeps certificates in a cluster: add --in-cluster or --kubeconfig"
+        );
+        let ledger = without_cluster(args.guards.as_deref().unwrap_or(Path::new("")), &world, &readiness);
+        Admission::new(world, ledger)
+    };
+    let admission = Arc::new(admission);
     let handler = server::handler(move |body, deadline| {
         let admission = Arc::clone(&admission);
         async move { admission.answer(&body, deadline).await }
@@ -152,18 +179,16 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Serves the certificate in `--cert` and `--key`; ready when there is one.
-fn serve_certificate_files(args: &Args, certificate: &Certificate, readiness: &Readiness) {
-    let mut files = tls::files::Files::new(&args.cert, &args.key);
+fn serve_certificate_files(cert: &Path, key: &Path, certificate: &Certificate, readiness: &Readiness) {
+    let mut files = tls::files::Files::new(cert, key);
     let (certificate, condition) = (certificate.clone(), readiness.condition("certificate"));
     again_and_again(move || condition.set(files.poll(&certificate)));
 }
 
 /// Everything that a cluster would tell: guards come from files, and history lives in this process.
-fn without_cluster(args: &Args, world: &Shared, readiness: &Readiness) -> Ledger {
+fn without_cluster(guards: &Path, world: &Shared, readiness: &Readiness) -> Ledger {
     tracing::warn!("no cluster: history is kept in memory only; a restart forgets it and replicas do not share it");
-    let kuma = Kuma { version: args.kuma, zone: args.zone.clone(), system_namespace: args.system_namespace.clone() };
-    world.update(|world| world.kuma = kuma.clone());
-    let mut files = guards::Files::new(&args.guards);
+    let mut files = guards::Files::new(guards);
     let (world, condition) = (world.clone(), readiness.condition("guards"));
     again_and_again(move || condition.set(files.poll(&world, Timestamp::now())));
     Ledger::Memory(Memory::default())

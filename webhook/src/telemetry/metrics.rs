@@ -128,7 +128,12 @@ impl Metrics {
 impl Cache {
     /// The cluster was heard of now.
     pub fn heard(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.heard_before(Duration::ZERO);
+    }
+
+    /// The cluster was last heard of so long ago.
+    pub fn heard_before(&self, age: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_sub(age);
     }
 
     fn age(&self) -> Option<Duration> {
