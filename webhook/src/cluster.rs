@@ -1,7 +1,7 @@
 //! What the webhook knows of its cluster, by watching it.
 //!
 //! One task per kind lists and watches, one task turns their events into the [`World`](crate::world::World) and into
-//! [`Seen`] routes for the ledger, which follows its own objects itself. kube's own watcher is not used because it keeps bookmarks to itself, and they are what
+//! [`Event`]s for the ledger. kube's own watcher is not used because it keeps bookmarks to itself, and they are what
 //! tells a quiet cluster from a dead connection; its store is not used because it keeps whole objects. Nothing here
 //! stops when an object cannot be read or the API server is away: answers go on from what was known last.
 
@@ -17,10 +17,10 @@ mod watch;
 
 pub use progress::Progress;
 
-use crate::ledger::Seen;
 use crate::world::Shared;
 use kinds::{DEFINITIONS, KINDS};
 use kube::Client;
+use sluice_rules::policy::{Identity, Policy};
 use sluice_rules::validate::Version;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,11 +34,42 @@ pub struct Settings {
     pub client: Client,
     /// What is kept up to date: guards, approvals, what is known to exist, Kuma's generation.
     pub world: Shared,
-    /// Who wants to know of every route that is there, and of every change of one: a review is no proof of a write, this
-    /// is. Nobody listening is no error.
-    pub seen: UnboundedSender<Seen>,
+    /// Who wants to know of every route and ledger. Nobody listening is no error.
+    pub events: UnboundedSender<Event>,
     /// Kuma's generation; none: told from its CRDs, of which 3.0 has lost `TrafficRoute`.
     pub kuma: Option<Version>,
+}
+
+/// Something that happened in the cluster.
+#[derive(Debug)]
+pub enum Event {
+    /// A route was created, changed or deleted, or is seen for the first time.
+    Route(Box<Seen>),
+    /// A `ShiftLedger` as it is now.
+    Ledger(serde_json::Value),
+    /// No `ShiftLedger` has this name any more.
+    LedgerGone(String),
+    /// Everything that existed at the start has been told. Told once.
+    Complete,
+}
+
+/// A route as the watch saw it. A review is no proof of a write; this is.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Which route.
+    pub identity: Identity,
+    /// The object's uid: another one under the same name is another object.
+    pub uid: String,
+    /// The resource version of `present`, or the one that was deleted.
+    pub version: String,
+    /// Was it there before this process looked? Then `previous` is unknown rather than absent.
+    pub first: bool,
+    /// What it was when it was seen before; none also when that could not be read.
+    pub previous: Option<Policy>,
+    /// What it is now; none when it is deleted, or cannot be read.
+    pub present: Option<Policy>,
+    /// Is it deleted?
+    pub deleted: bool,
 }
 
 /// Watches the cluster until the future is dropped; it never ends by itself.

@@ -54,8 +54,8 @@ async fn reports(client: &Client, group: &str, version: &str, kind: &str) -> Vec
 /// What the watches know.
 async fn world(client: Client) -> (Shared, Arc<Progress>, tokio::task::JoinHandle<()>) {
     let (world, progress) = (Shared::default(), Arc::new(Progress::default()));
-    let (seen, _) = tokio::sync::mpsc::unbounded_channel();
-    let settings = Settings { client, world: world.clone(), seen, kuma: None };
+    let (events, _) = tokio::sync::mpsc::unbounded_channel();
+    let settings = Settings { client, world: world.clone(), events, kuma: None };
     let task = tokio::spawn(cluster::watch(settings, progress.clone()));
     until("the watch is ready", async || progress.is_ready()).await;
     (world, progress, task)

@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 use sluice_rules::policy::Policy;
 use sluice_rules::split;
 use sluice_rules::validate::Version;
-use sluice_webhook::cluster::{self, Progress, Settings};
-use sluice_webhook::ledger::{Before, Seen};
+use sluice_webhook::cluster::{self, Event, Progress, Seen, Settings};
 use sluice_webhook::world::Shared;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,17 +26,17 @@ use tokio::task::JoinHandle;
 struct Watched {
     world: Shared,
     progress: Arc<Progress>,
-    seen: UnboundedReceiver<Seen>,
+    events: UnboundedReceiver<Event>,
     task: JoinHandle<()>,
 }
 
 impl Watched {
     fn start(client: Client) -> Self {
-        let (sender, seen) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
         let (world, progress) = (Shared::default(), Arc::new(Progress::default()));
-        let settings = Settings { client, world: world.clone(), seen: sender, kuma: None };
+        let settings = Settings { client, world: world.clone(), events: sender, kuma: None };
         let task = tokio::spawn(cluster::watch(settings, progress.clone()));
-        Self { world, progress, seen, task }
+        Self { world, progress, events, task }
     }
 
     async fn ready(&self) {
@@ -48,21 +47,17 @@ impl Watched {
         self.world.load().guards.iter().map(|guard| guard.name().to_owned()).collect()
     }
 
-    async fn route(&mut self) -> Seen {
-        tokio::time::timeout(Duration::from_secs(30), self.seen.recv()).await.expect("nothing is told").unwrap()
+    async fn event(&mut self) -> Event {
+        tokio::time::timeout(Duration::from_secs(30), self.events.recv()).await.expect("no event").unwrap()
     }
-}
 
-fn name(seen: &Seen) -> &str {
-    &seen.policy.identity().name
-}
-
-fn is_first(seen: &Seen) -> bool {
-    matches!(seen.before, Before::Unknown)
-}
-
-fn is_new(seen: &Seen) -> bool {
-    matches!(seen.before, Before::Absent)
+    async fn route(&mut self) -> Seen {
+        loop {
+            if let Event::Route(seen) = self.event().await {
+                return *seen;
+            }
+        }
+    }
 }
 
 impl Drop for Watched {
@@ -102,12 +97,8 @@ fn route(name: &str, canary: u32) -> Value {
 }
 
 fn shift(seen: &Seen) -> f64 {
-    let before = match &seen.before {
-        Before::Was(policy) => split::splits(policy).0,
-        _ => Vec::new(),
-    };
-    let after = if seen.gone { Vec::new() } else { split::splits(&seen.policy).0 };
-    split::change(&before, &after).shift
+    let splits = |policy: &Option<Policy>| policy.as_ref().map_or_else(Vec::new, |policy| split::splits(policy).0);
+    split::change(&splits(&seen.previous), &splits(&seen.present)).shift
 }
 
 async fn delete(server: &Server, kind: &str, name: &str) {
@@ -135,24 +126,17 @@ async fn tells_each_change_of_a_route_with_what_it_was_before() {
     assert_eq!(watched.progress.waits_for(), None);
 
     let seen = watched.route().await;
-    assert!(is_first(&seen) && name(&seen) == "summarize", "{seen:?}");
+    assert!(seen.first && seen.previous.is_none() && seen.identity.to_string().contains("summarize"), "{seen:?}");
     let uid = seen.uid;
     server.apply(&route("summarize", 15)).await.unwrap();
     let seen = watched.route().await;
-    assert_eq!((shift(&seen), &seen.uid, seen.gone), (10.0, &uid, false));
+    assert_eq!((shift(&seen), &seen.uid, seen.first, seen.deleted), (10.0, &uid, false, false));
     delete(&server, "meshhttproute", "summarize").await;
     let seen = watched.route().await;
-    assert_eq!((shift(&seen), &seen.uid, seen.gone), (100.0, &uid, true));
+    assert_eq!((&seen.uid, seen.deleted, seen.present.is_none(), seen.previous.is_some()), (&uid, true, true, true));
     server.apply(&route("summarize", 15)).await.unwrap();
     let seen = watched.route().await;
-    assert!(seen.uid != uid && is_new(&seen));
-    // A finalizer keeps an object that is being deleted.
-    let mut held = route("summarize", 15);
-    held["metadata"]["finalizers"] = json!(["example.com/wait"]);
-    server.apply(&held).await.unwrap();
-    assert!(!watched.route().await.gone);
-    delete(&server, "meshhttproute", "summarize").await;
-    assert!(watched.route().await.gone);
+    assert!(seen.uid != uid && seen.previous.is_none() && !seen.first);
 
     server.apply(&guard("second", 20.0)).await.unwrap();
     until("the guard is known", async || watched.guards().len() == 2).await;
@@ -160,6 +144,17 @@ async fn tells_each_change_of_a_route_with_what_it_was_before() {
     until("the guard is forgotten", async || watched.guards() == ["second"]).await;
     delete(&server, "shiftapproval", "one").await;
     until("the approval is forgotten", async || watched.world.load().approvals.is_empty()).await;
+
+    let spec = json!({"mesh": "default", "destination": "backend", "entries": []});
+    let ledger = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "ShiftLedger", "metadata": {"name": "backend"}, "spec": spec,
+    });
+    server.apply(&ledger).await.unwrap();
+    let Event::Ledger(ledger) = watched.event().await else { panic!("not the ledger") };
+    assert_eq!((&ledger["spec"], ledger["metadata"].get("managedFields")), (&spec, None));
+    delete(&server, "shiftledger", "backend").await;
+    let Event::LedgerGone(name) = watched.event().await else { panic!("not the ledger's end") };
+    assert_eq!(name, "backend");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +171,7 @@ async fn waits_for_its_definitions_and_follows_kumas_as_they_come_and_go() {
     server.install_crds(&kuma_crd("meshhttproutes")).await;
     until("Kuma is taken for 3.0", async || watched.world.load().kuma.version == Version::V3_0).await;
     server.apply(&route("later", 5)).await.unwrap();
-    assert_eq!(name(&watched.route().await), "later");
+    assert_eq!(watched.route().await.identity.name, "later");
     server.install_crds(&kuma_crd("trafficroutes")).await;
     until("Kuma is taken for 2.14", async || watched.world.load().kuma.version == Version::V2_14).await;
     until("everything is known", async || watched.world.load().known.complete).await;
@@ -184,7 +179,7 @@ async fn waits_for_its_definitions_and_follows_kumas_as_they_come_and_go() {
     until("Kuma is taken for 3.0", async || watched.world.load().kuma.version == Version::V3_0).await;
     delete(&server, "crd", "meshhttproutes.kuma.io").await;
     let seen = watched.route().await;
-    assert!(seen.gone && name(&seen) == "later", "{seen:?}");
+    assert!(seen.deleted && seen.identity.name == "later", "{seen:?}");
     assert!(watched.progress.is_ready(), "once ready it stays so");
 }
 
@@ -201,11 +196,8 @@ async fn objects_that_cannot_be_read_stop_nothing() {
     let mut watched = Watched::start(server.admin().await);
     watched.ready().await;
     assert_eq!(watched.progress.unreadable(), 1);
-    let mut mended = legacy.clone();
-    mended["spec"]["conf"]["split"] = json!([{"weight": 90, "destination": {"kuma.io/service": "v1"}}]);
-    server.apply(&mended).await.unwrap();
     let seen = watched.route().await;
-    assert!(is_first(&seen) && name(&seen) == "odd", "what it was is not known: {seen:?}");
+    assert!(seen.present.is_none() && !seen.deleted && seen.identity.name == "odd", "{seen:?}");
     // A schedule may look like one and name a minute that no hour has.
     let mut bad = guard("was-good", 9.0);
     bad["spec"]["freeze"] = json!([{"cron": "99 * * * *", "duration": "1h"}]);
@@ -232,8 +224,9 @@ async fn catches_up_with_what_happened_while_it_could_not_see() {
     let mut watched = Watched::start(Client::try_from(config).unwrap());
     watched.ready().await;
     for _ in 0..4 {
-        assert!(is_first(&watched.route().await));
+        assert!(watched.route().await.first);
     }
+    let Event::Complete = watched.event().await else { panic!("the first lists are complete") };
 
     let away = proxy.cut().await;
     server.apply(&route("changed", 15)).await.unwrap();
@@ -250,8 +243,8 @@ async fn catches_up_with_what_happened_while_it_could_not_see() {
     let mut told = Vec::new();
     while told.len() < 5 {
         let seen = watched.route().await;
-        assert!(!is_first(&seen));
-        told.push((name(&seen).to_owned(), seen.gone, shift(&seen) > 0.0));
+        assert!(!seen.first);
+        told.push((seen.identity.name.clone(), seen.deleted, shift(&seen) > 0.0));
     }
     told.sort();
     let expected = [("changed", false), ("created", false), ("deleted", true), ("replaced", false), ("replaced", true)];
@@ -261,7 +254,7 @@ async fn catches_up_with_what_happened_while_it_could_not_see() {
     // And the watch goes on from there.
     server.apply(&route("same", 6)).await.unwrap();
     let seen = watched.route().await;
-    assert_eq!((name(&seen), shift(&seen)), ("same", 1.0));
+    assert_eq!((seen.identity.name.as_str(), shift(&seen)), ("same", 1.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,14 +276,16 @@ async fn a_thousand_routes_are_all_told() {
     let mut watched = Watched::start(server.admin().await);
     watched.ready().await;
     let mut names = std::collections::BTreeSet::new();
-    while let Ok(seen) = watched.seen.try_recv() {
-        assert!(is_first(&seen) && matches!(seen.policy, Policy::MeshHttpRoute(_)));
-        names.insert(name(&seen).to_owned());
+    while let Ok(event) = watched.events.try_recv() {
+        if let Event::Route(seen) = event {
+            assert!(seen.first && matches!(seen.present, Some(Policy::MeshHttpRoute(_))));
+            names.insert(seen.identity.name);
+        }
     }
     assert_eq!(names.len(), 1000);
     api.delete_collection(&DeleteParams::default(), &Default::default()).await.unwrap();
     for _ in 0..1000 {
-        assert!(watched.route().await.gone);
+        assert!(watched.route().await.deleted);
     }
 }
 

@@ -22,15 +22,20 @@ pub(super) enum Role {
     Guard,
     /// Approvals.
     Approval,
+    /// Ledgers.
+    Ledger,
     /// Routes move traffic.
     Route,
     /// What policies refer to.
     Known,
 }
 
-/// Without the CRDs that `charts/sluice/crds` installs, the webhook is not ready.
-pub(super) const REQUIRED: [&str; 3] =
-    ["shiftguards.sluice.dev", "shiftapprovals.sluice.dev", "shiftledgers.sluice.dev"];
+impl Role {
+    /// Without the CRDs that `charts/sluice/crds` installs, the webhook is not ready.
+    pub(super) fn is_required(self) -> bool {
+        matches!(self, Self::Guard | Self::Approval | Self::Ledger)
+    }
+}
 
 pub(super) const DEFINITIONS: Kind = Kind {
     name: "customresourcedefinitions.apiextensions.k8s.io",
@@ -54,9 +59,10 @@ macro_rules! kinds {
 }
 
 // What `Known` keeps of. Dataplanes and ExternalServices stand for the `kuma.io/service` tags that 2.14 routes by.
-pub(super) const KINDS: [Kind; 12] = kinds! {
+pub(super) const KINDS: [Kind; 13] = kinds! {
     Guard "sluice.dev" "shiftguards" "ShiftGuard"
     Approval "sluice.dev" "shiftapprovals" "ShiftApproval"
+    Ledger "sluice.dev" "shiftledgers" "ShiftLedger"
     Route "kuma.io" "trafficroutes" "TrafficRoute"
     Route "kuma.io" "meshhttproutes" "MeshHTTPRoute"
     Route "kuma.io" "meshtcproutes" "MeshTCPRoute"

@@ -130,21 +130,14 @@ impl Args {
         let Shares { world, readiness, certificate, metrics, kuma } = *shares;
         world.update(|world| world.in_cluster = true);
         let ledger = ledger::Cluster::new(client.clone(), &self.replica);
-        let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
         let progress = Arc::new(Progress::default());
-        let settings = Settings { client: client.clone(), world: world.clone(), seen: sender, kuma };
+        let settings = Settings { client: client.clone(), world: world.clone(), events: sender, kuma };
         tokio::spawn(watch(settings, progress.clone()));
-        let (watching, tending) = (ledger.clone(), ledger.clone());
-        tokio::spawn(async move { watching.watch().await });
-        let present = world.clone();
+        let (following, present) = (ledger.clone(), world.clone());
+        tokio::spawn(async move { following.follow(events, &present).await });
+        let (tending, present) = (ledger.clone(), world.clone());
         tokio::spawn(async move { tending.tend(&present).await });
-        let (noting, present) = (ledger.clone(), world.clone());
-        tokio::spawn(async move {
-            while let Some(seen) = seen.recv().await {
-                let world = arc_swap::Guard::into_inner(present.load());
-                noting.seen(seen, &world).await;
-            }
-        });
 
         let upkeep = Arc::new(self.upkeep(&client, certificate)?);
         let ready = readiness.clone();

@@ -1,14 +1,13 @@
 //! What the watches told, kept small, and what follows from it.
 
-use super::kinds::{KINDS, Kind, LEGACY, REQUIRED, Role};
+use super::kinds::{KINDS, Kind, LEGACY, Role};
 use super::watch::{Key, Message, What, key};
-use super::{Progress, Settings};
-use crate::ledger::{Before, Seen};
+use super::{Event, Progress, Seen, Settings};
 use serde_json::{Value, json};
 use sluice_rules::diagnostic::Diagnostic;
 use sluice_rules::guard::{Approval, ShiftGuard};
 use sluice_rules::health::Known;
-use sluice_rules::policy::Policy;
+use sluice_rules::policy::{Identity, Policy};
 use sluice_rules::validate::Version;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -131,8 +130,8 @@ impl State {
         if !self.listed.contains(super::DEFINITIONS.name) {
             return;
         }
-        let missing = REQUIRED.iter().filter(|name| !definitions.contains(**name));
-        let complete = progress.settle(missing.map(|name| (*name).to_owned()).collect());
+        let missing = KINDS.iter().filter(|kind| kind.role.is_required() && !self.exists(kind));
+        let complete = progress.settle(missing.map(|kind| kind.name.to_owned()).collect());
         if self.known.complete != complete {
             self.known.complete = complete;
             self.changed.known = true;
@@ -143,6 +142,7 @@ impl State {
         self.write(kuma);
         if complete && !self.complete {
             self.complete = true;
+            self.tell(Event::Complete);
             progress.set_ready();
         }
     }
@@ -233,19 +233,21 @@ impl State {
                 self.know(&object);
                 let read = Policy::read(&object).map(Box::new);
                 let present = self.readable(kind, &key, read);
-                if let Some(policy) = present.as_deref().cloned() {
-                    let before = match before.map(|object| object.content) {
-                        None if first => Before::Unknown,
-                        None => Before::Absent,
-                        Some(Content::Route(Some(policy))) => Before::Was(*policy),
-                        // It could not be read.
-                        Some(_) => Before::Unknown,
-                    };
-                    let (uid, version) = (uid.clone(), version.clone());
-                    let gone = object["metadata"]["deletionTimestamp"].is_string();
-                    self.tell(Seen { policy, before, uid, version, gone });
-                }
+                let previous = match before {
+                    Some(Object { content: Content::Route(policy), .. }) => policy,
+                    _ => None,
+                };
+                let identity = identity(kind, &key, mesh(&object));
+                let (uid, version) = (uid.clone(), version.clone());
+                let (previous, now) = (previous.map(|policy| *policy), present.as_deref().cloned());
+                let seen = Seen { identity, uid, version, first, previous, present: now, deleted: false };
+                self.tell(Event::Route(Box::new(seen)));
                 Content::Route(present)
+            }
+            Role::Ledger => {
+                self.tell(Event::Ledger(object));
+                self.of(kind).insert(key, Object { uid, version, mesh: None, content: Content::Elsewhere });
+                return;
             }
             Role::Known | Role::Definition => {
                 self.know(&object);
@@ -262,12 +264,15 @@ impl State {
         match object.content {
             Content::Guard(_) => self.changed.guards = true,
             Content::Approval(_) => self.changed.approvals = true,
-            Content::Route(Some(policy)) => {
+            Content::Route(previous) => {
+                let identity = identity(kind, key, object.mesh.as_deref());
                 let (uid, version) = (object.uid, at.unwrap_or(object.version));
-                let before = Before::Was(Policy::clone(&policy));
-                self.tell(Seen { policy: *policy, before, uid, version, gone: true });
+                let previous = previous.map(|policy| *policy);
+                let seen = Seen { identity, uid, version, first: false, previous, present: None, deleted: true };
+                self.tell(Event::Route(Box::new(seen)));
             }
-            Content::Route(None) | Content::Elsewhere => {}
+            Content::Elsewhere if kind.role == Role::Ledger => self.tell(Event::LedgerGone(key.1.clone())),
+            Content::Elsewhere => {}
         }
         if matches!(kind.role, Role::Route | Role::Known) {
             let (namespace, name) = key;
@@ -300,9 +305,9 @@ impl State {
         None
     }
 
-    fn tell(&self, seen: Seen) {
+    fn tell(&self, event: Event) {
         // Nobody listening is no error.
-        let _ = self.settings.seen.send(seen);
+        let _ = self.settings.events.send(event);
     }
 }
 
@@ -312,6 +317,15 @@ fn generation(definitions: &BTreeSet<String>) -> Option<Version> {
         return Some(Version::V2_14);
     }
     definitions.iter().any(|name| name.ends_with(".kuma.io")).then_some(Version::V3_0)
+}
+
+fn identity(kind: &Kind, (namespace, name): &Key, mesh: Option<&str>) -> Identity {
+    Identity {
+        kind: kind.kind.to_owned(),
+        mesh: mesh.unwrap_or("default").to_owned(),
+        namespace: namespace.clone(),
+        name: name.clone(),
+    }
 }
 
 /// The kinds that 3.0 removes say `mesh` beside `metadata`, the others say it with a label.
