@@ -7,7 +7,7 @@ mod case;
 mod cluster;
 mod memory;
 
-pub use cluster::{Cluster, Counts};
+pub use cluster::{Cluster, Counts, LEASE};
 pub use memory::Memory;
 
 use crate::world::World;
