@@ -7,7 +7,7 @@ mod case;
 mod cluster;
 mod memory;
 
-pub use cluster::{Before, Cluster, Counts, Seen};
+pub use cluster::{Before, Cluster, Counts, LEASE, Seen};
 pub use memory::Memory;
 
 use crate::world::World;
