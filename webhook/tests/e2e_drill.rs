@@ -81,12 +81,21 @@ async fn the_cluster_goes_on(server: &Server, round: &str) {
     must(server, &CONTROL_PLANE, &["apply", "--server-side", "-f", "-"], &moved).await;
     // The garbage collector deletes what has lost its owner, here and by itself.
     must(server, &COLLECTOR, &["delete", "-n", &format!("core-{round}"), "meshhttproute", "synced"], "").await;
-    let uid = kubectl(server, &ANNA, &["get", "configmap", "-n", &format!("core-{round}"), "owner", "-o", "jsonpath={.metadata.uid}"], "").await;
+    let uid = kubectl(
+        server,
+        &ANNA,
+        &["get", "configmap", "-n", &format!("core-{round}"), "owner", "-o", "jsonpath={.metadata.uid}"],
+        "",
+    )
+    .await;
     let owned = fill("owned.yaml").replace("UID", &uid.out);
     must(server, &CONTROL_PLANE, &["apply", "--server-side", "-f", "-"], &owned).await;
     must(server, &ANNA, &["delete", "configmap", "-n", &format!("core-{round}"), "owner"], "").await;
     until("the garbage collector deleted the route", async || {
-        kubectl(server, &ANNA, &["get", "-n", &format!("core-{round}"), "meshhttproute", "owned"], "").await.err.contains("NotFound")
+        kubectl(server, &ANNA, &["get", "-n", &format!("core-{round}"), "meshhttproute", "owned"], "")
+            .await
+            .err
+            .contains("NotFound")
     })
     .await;
     // A namespace with a route in it goes away.
@@ -125,12 +134,19 @@ async fn with_every_replica_dead_the_cluster_lives_and_automation_waits() {
     registered(&server).await;
     server.namespace("drill").await;
     assert!(applies(&server, &ANNA, &route("summarize", 5)).await.success);
-    let guards = guard("small-steps", "match: {namespaces: [drill]}\ncaps: {maxStep: 10, perWindow: {shift: 12, window: 1h}}");
+    let guards =
+        guard("small-steps", "match: {namespaces: [drill]}\ncaps: {maxStep: 10, perWindow: {shift: 12, window: 1h}}");
     must(&server, &ANNA, &["apply", "--server-side", "-f", "-"], &guards).await;
     // Each replica knows the guard: whichever is asked refuses, time after time.
     let mut refused = 0;
     until("all replicas hold the guard", async || {
-        let told = kubectl(&server, &ARGOCD, &["apply", "--server-side", "--dry-run=server", "-n", "drill", "-f", "-"], &route("probe", 100)).await;
+        let told = kubectl(
+            &server,
+            &ARGOCD,
+            &["apply", "--server-side", "--dry-run=server", "-n", "drill", "-f", "-"],
+            &route("probe", 100),
+        )
+        .await;
         refused = if told.err.contains("`small-steps`") { refused + 1 } else { 0 };
         refused >= 3
     })
@@ -176,6 +192,7 @@ async fn with_every_replica_dead_the_cluster_lives_and_automation_waits() {
     assert!(!told.success && told.err.contains("perWindow"), "{}", told.err);
     let told = applies(&server, &ARGOCD, &route("summarize", 5)).await;
     assert!(told.success, "the way back: {}", told.err);
-    let ledgers: Value = serde_json::from_str(&server.kubectl(&["get", "shiftledgers", "-o", "json"], "").await.out).unwrap();
+    let ledgers: Value =
+        serde_json::from_str(&server.kubectl(&["get", "shiftledgers", "-o", "json"], "").await.out).unwrap();
     assert_eq!(ledgers["items"].as_array().unwrap().len(), 1);
 }

@@ -20,7 +20,8 @@ use support::e2e::{ANNA, ARGOCD, BEN, CARL, Story, approval, digest, fixture, gu
 async fn a_step_beyond_the_cap_needs_an_approval_of_its_very_digest() {
     let mut story = Story::begin("steps").await;
     story.given(&route("summarize", 5)).await;
-    story.guard("small-steps", "caps: {maxStep: 10}\napprovals: {groups: ['oidc:sre'], maxAge: 24h}").await;
+    // The first of all by name: it is the one that an account is automation to.
+    story.guard("abrupt", "caps: {maxStep: 10}\napprovals: {groups: ['oidc:sre'], maxAge: 24h}").await;
 
     let told = story.applies("a step within the cap", &ARGOCD, "canary-10.yaml", &route("summarize", 10)).await;
     assert!(told.success);
@@ -31,7 +32,12 @@ async fn a_step_beyond_the_cap_needs_an_approval_of_its_very_digest() {
     for (what, account, file, document) in [
         ("automation approves nothing", &ARGOCD, "approval.yaml", approval("by-argocd", &ARGOCD, &digest)),
         ("somebody outside the group", &BEN, "approval.yaml", approval("by-ben", &BEN, &digest)),
-        ("who claims a group", &BEN, "approval.yaml", approval("by-ben", &BEN, &digest).replace("oidc:dev", "oidc:sre")),
+        (
+            "who claims a group",
+            &BEN,
+            "approval.yaml",
+            approval("by-ben", &BEN, &digest).replace("oidc:dev", "oidc:sre"),
+        ),
         ("in the name of another", &ANNA, "approval.yaml", approval("by-carl", &CARL, &digest)),
         ("half a digest", &ANNA, "approval.yaml", approval("half", &ANNA, &digest[..12])),
     ] {
@@ -150,7 +156,8 @@ async fn people_are_bound_where_a_guard_says_so_and_nobody_approves_their_own_ch
     story.guard("machines", "caps: {maxStep: 10}").await;
     let told = story.applies("a person's own step", &ANNA, "canary-30.yaml", &route("summarize", 30)).await;
     assert!(told.success);
-    let spec = "automation: {humanNeedsApproval: true}\ncaps: {maxStep: 10}\napprovals: {groups: ['oidc:sre'], maxAge: 24h}";
+    let spec =
+        "automation: {humanNeedsApproval: true}\ncaps: {maxStep: 10}\napprovals: {groups: ['oidc:sre'], maxAge: 24h}";
     story.guard("everybody", spec).await;
     let told = story.applies("people are bound", &ANNA, "canary-60.yaml", &route("summarize", 60)).await;
     assert!(!told.success);
@@ -183,7 +190,14 @@ async fn to_delete_and_to_create_moves_traffic() {
     assert!(!told.success);
     let told = story.applies("as it was", &ARGOCD, "canary-5.yaml", &route("summarize", 5)).await;
     assert!(told.success, "{}", told.err);
-    let told = story.kubectl("a person's step", &ANNA, &["apply", "--server-side", "--force-conflicts", "-f", "canary-40.yaml"], &route("summarize", 40)).await;
+    let told = story
+        .kubectl(
+            "a person's step",
+            &ANNA,
+            &["apply", "--server-side", "--force-conflicts", "-f", "canary-40.yaml"],
+            &route("summarize", 40),
+        )
+        .await;
     assert!(told.success, "{}", told.err);
     story.tells_the_ledger().await;
     insta::assert_snapshot!(story.end());
@@ -196,8 +210,11 @@ async fn a_route_that_leads_away_is_not_simply_deleted() {
     story.guard("slowly", "caps: {maxStep: 10}").await;
     let delete = ["delete", "meshhttproute", "summarize"];
     assert!(!story.kubectl("40 % at once", &ARGOCD, &delete, "").await.success);
-    let told = story.kubectl("all of them", &ARGOCD, &["delete", "meshhttproutes", "--all"], "").await;
-    assert!(!told.success);
+    // As the API server deletes a collection: the review has no name.
+    let all = ["delete", "--raw", "/apis/kuma.io/v1alpha1/namespaces/deletion-far/meshhttproutes"];
+    assert!(!story.kubectl("all of them", &ARGOCD, &all, "").await.success);
+    let told = story.quietly(&ANNA, &["get", "meshhttproutes", "-o", "name"], "").await;
+    assert_eq!(told.out, "meshhttproute.kuma.io/summarize\n");
     insta::assert_snapshot!(story.end());
 }
 
@@ -209,7 +226,7 @@ async fn a_guard_warns_or_keeps_a_record_only() {
     assert!(story.applies("a warning", &ARGOCD, "canary-30.yaml", &route("summarize", 30)).await.success);
     let audited = story.stage.audited("warn", "summarize", "shifts.sluice.dev/shift").await;
     assert_eq!(audited["shifts.sluice.dev/decision"], "warned");
-    assert_eq!(audited["shifts.sluice.dev/guards"], "advice/maxStep");
+    assert_eq!(audited["shifts.sluice.dev/guards"], "advice-warn/maxStep");
 
     let mut quiet = Story::begin("audit").await;
     quiet.given(&route("summarize", 5)).await;
@@ -238,14 +255,17 @@ fn ours(annotations: &Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn guards_that_contradict_are_refused_with_both_names() {
     let mut story = Story::begin("guards").await;
-    let one = "match: {namespaces: [guards]}\napprovals: {groups: ['oidc:release-robots'], maxAge: 24h}\ncaps: {maxStep: 10}";
-    story.given(&guard("asks-robots", one)).await;
-    let other = "match: {namespaces: [guards]}\nautomation: {subjects: ['oidc:release-robots']}\ncaps: {maxStep: 10}";
+    let one = "match: {namespaces: [guards]}\napprovals: {groups: ['oidc:sre'], maxAge: 24h}\ncaps: {maxStep: 10}";
+    story.given(&guard("asks", one)).await;
+    let other = "match: {namespaces: [guards]}\nautomation: {subjects: ['oidc:sre']}\ncaps: {maxStep: 10}";
     let dry = ["apply", "--server-side", "--dry-run=server", "-f", "-"];
-    until("the first is known", async || !story.quietly(&ANNA, &dry, &guard("binds-robots", other)).await.success).await;
-    let told = story.applies("one asks whom the other binds", &ANNA, "guard.yaml", &guard("binds-robots", other)).await;
+    until("the first is known", async || !story.quietly(&ANNA, &dry, &guard("binds", other)).await.success).await;
+    let told = story.applies("one asks whom the other binds", &ANNA, "guard.yaml", &guard("binds", other)).await;
     assert!(!told.success);
-    let odd = guard("odd", "caps: {maxStep: 50, perWindow: {shift: 12, window: 1h}}\nfreeze: [{cron: '0 0 31 2 *', duration: 1h}]");
+    let odd = guard(
+        "odd",
+        "caps: {maxStep: 50, perWindow: {shift: 12, window: 1h}}\nfreeze: [{cron: '0 0 31 2 *', duration: 1h}]",
+    );
     assert!(!story.applies("a day that never comes", &ANNA, "guard.yaml", &odd).await.success);
     let odd = guard("odd", "caps: {maxStep: 400}");
     assert!(!story.applies("more than there is", &ANNA, "guard.yaml", &odd).await.success);
@@ -276,9 +296,6 @@ async fn nobody_but_the_webhook_writes_ledgers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_told_and_asked_for() {
     let mut story = Story::begin("health").await;
-    for service in ["backend", "canary"] {
-        story.given(&fixture("mesh-service.yaml").replace("SERVICE", service)).await;
-    }
     story.given(&route("summarize", 5)).await;
     let gone = route("summarize", 100);
     assert!(story.applies("all at once", &ANNA, "canary-100.yaml", &gone).await.success);

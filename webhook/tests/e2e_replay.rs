@@ -99,7 +99,9 @@ async fn replay_answers_every_recorded_review_as_the_server_does() {
         assert!(verdicts[verdict] > 0, "{verdicts:?}");
         assert_eq!(counted as usize, verdicts[verdict], "{verdict}");
     }
-    let denied = |reason: &str| served.iter().any(|told| told["causes"].as_array().unwrap().iter().any(|cause| cause["reason"] == reason));
+    let denied = |reason: &str| {
+        served.iter().any(|told| told["causes"].as_array().unwrap().iter().any(|cause| cause["reason"] == reason))
+    };
     for reason in ["MaxStep", "PerWindow", "MaxShare", "Digest"] {
         assert!(denied(reason), "nothing was denied for {reason}");
     }

@@ -95,7 +95,9 @@ impl Stage {
             let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let ours = events.filter(|event| {
                 let object = &event["objectRef"];
-                object["namespace"] == namespace && object["name"] == name && !event["annotations"][annotation].is_null()
+                object["namespace"] == namespace
+                    && object["name"] == name
+                    && !event["annotations"][annotation].is_null()
             });
             found = ours.last().map(|event| event["annotations"].clone()).unwrap_or_default();
             !found.is_null()
@@ -164,7 +166,7 @@ pub fn guard(name: &str, spec: &str) -> String {
 
 /// A person's approval of a digest.
 pub fn approval(name: &str, account: &Account, digest: &str) -> String {
-    let groups = account.groups.join(", ");
+    let groups = account.groups.join("', '");
     format!(
         "apiVersion: sluice.dev/v1alpha1\nkind: ShiftApproval\nmetadata: {{name: {name}}}\n\
          spec: {{digest: {digest}, approver: '{}', groups: ['{groups}'], reason: looks good}}\n",
@@ -205,13 +207,25 @@ impl Story {
     pub async fn begin(namespace: &str) -> Self {
         let stage = Stage::shared().await;
         stage.server.namespace(namespace).await;
-        Self { stage, namespace: namespace.to_owned(), text: String::new() }
+        let story = Self { stage, namespace: namespace.to_owned(), text: String::new() };
+        // Services for the routes to lead to, so that nobody warns of their absence.
+        for service in ["backend", "canary"] {
+            story.given(&fixture("mesh-service.yaml").replace("SERVICE", service)).await;
+        }
+        let dry = ["apply", "--server-side", "--dry-run=server", "-f", "-"];
+        let warned = async |document: &str| story.quietly(&ANNA, &dry, document).await.err.contains("no MeshService");
+        until("the services are known", async || {
+            !warned(&route("probe", 50)).await
+                && warned(&route("probe", 50).replace("name: canary", "name: nowhere")).await
+        })
+        .await;
+        story
     }
 
-    /// A guard over this namespace, told to nobody; returns when it is in force.
+    /// A guard over this namespace, told to nobody; returns when it is in force. Its name ends in the namespace's.
     pub async fn guard(&self, name: &str, spec: &str) {
         let spec = format!("match: {{namespaces: ['{}']}}\n{spec}", self.namespace);
-        self.guard_over(name, &spec, &route("probe", 100)).await;
+        self.guard_over(&format!("{name}-{}", self.namespace), &spec, &route("probe", 100)).await;
     }
 
     /// The same over anything; the probe is a write that touches its limits.
@@ -252,7 +266,8 @@ impl Story {
     pub async fn kubectl(&mut self, what: &str, account: &Account, arguments: &[&str], input: &str) -> Output {
         let shown = arguments.join(" ");
         let is_file = |argument: &&str| argument.ends_with(".yaml");
-        let arguments: Vec<_> = arguments.iter().map(|argument| if is_file(&argument) { "-" } else { argument }).collect();
+        let arguments: Vec<_> =
+            arguments.iter().map(|argument| if is_file(&argument) { "-" } else { argument }).collect();
         let told = self.quietly(account, &arguments, input).await;
         writeln!(self.text, "# {what}\n{}$ kubectl {shown}", account.name).unwrap();
         for line in told.out.lines().chain(told.err.lines()) {
@@ -283,8 +298,12 @@ impl Story {
                 let record = &entry["record"];
                 let state = if entry["reserved"].is_null() { "seen" } else { "reserved" };
                 let back = if record["rollback"] == true { ", a way back" } else { "" };
-                writeln!(text, "{destination}: {} points by {}, {state}{back}", record["shift"], record["policy"]["name"])
-                    .unwrap();
+                writeln!(
+                    text,
+                    "{destination}: {} points by {}, {state}{back}",
+                    record["shift"], record["policy"]["name"]
+                )
+                .unwrap();
             }
         }
         text
@@ -294,7 +313,7 @@ impl Story {
     pub async fn tells_the_ledger(&mut self) -> String {
         until("every change was seen", async || !self.ledger().await.contains("reserved")).await;
         let ledger = self.ledger().await;
-        self.note("the ledger", ledger.trim_end());
+        self.note("the ledger", if ledger.is_empty() { "(nothing)" } else { ledger.trim_end() });
         ledger
     }
 
