@@ -29,14 +29,16 @@ pub(crate) async fn revision(folder: &Path) -> u64 {
     number(&answer["header"]["revision"])
 }
 
-/// All writes below a prefix since a revision, up to now.
-pub(crate) async fn history(folder: &Path, prefix: &str, since: u64) -> Vec<Event> {
-    // What is written last marks the end. The API server does not know this key.
+/// All writes of objects of one group since a revision, up to now.
+pub(crate) async fn history(folder: &Path, group: &str, since: u64) -> Vec<Event> {
+    // What is written last marks the end. No resource is there, so the API server never sees it.
+    let prefix = format!("/registry/{group}/");
     let end = format!("{prefix}~end");
     let put = once(folder, "put", &json!({"key": base64(&end), "value": base64("{}")})).await;
     let last = number(&put["header"]["revision"]);
-    let after = prefix.strip_suffix('/').unwrap().to_owned() + "0";
-    let create = json!({"key": base64(prefix), "range_end": base64(&after), "start_revision": since.to_string()});
+    // The byte behind the slash.
+    let after = format!("/registry/{group}0");
+    let create = json!({"key": base64(&prefix), "range_end": base64(&after), "start_revision": since.to_string()});
     let mut lines = call(folder, "watch", &json!({ "create_request": create })).await;
     let mut events = Vec::new();
     loop {
