@@ -42,7 +42,9 @@ async fn nothing_moves_further_than_it_may_whoever_is_killed() {
     let seeds = std::env::var("SLUICE_RACE_SEEDS").map_or(2, |seeds| seeds.parse().unwrap());
     let mut stage = Stage::new().await;
     let mut problems = Vec::new();
-    println!("seed | admitted (forward) | denied | refused by another | conflicts | unknown | fullest window/cap | outstanding | s");
+    println!(
+        "seed | admitted (forward) | denied | refused by another | conflicts | unknown | fullest window/cap | outstanding | s"
+    );
     for seed in 1..=seeds {
         let found = race(&mut stage, seed).await;
         problems.extend(found.into_iter().map(|problem| format!("seed {seed}: {problem}")));
@@ -114,7 +116,8 @@ async fn kill(stage: &mut Stage, rng: &mut Pcg64) {
 }
 
 fn report(seed: u64, tally: &Tally, entries: &[Entry], outstanding: usize, took: Duration) {
-    let count = |outcome| entries.iter().filter(|entry| entry.answer.is_some_and(|(_, found)| found == outcome)).count();
+    let count =
+        |outcome| entries.iter().filter(|entry| entry.answer.is_some_and(|(_, found)| found == outcome)).count();
     let fullest: Vec<_> = tally.fullest.iter().map(|(sum, cap)| format!("{sum}/{cap}")).collect();
     println!(
         "{seed:4} | {} ({}) | {} | {} | {} | {} | {} | {outstanding} | {:.0}",

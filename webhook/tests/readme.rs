@@ -7,14 +7,14 @@ const README: &str = include_str!("../README.md");
 
 /// `module::test` for every function of every source file below a folder, by the file's name and its folder's.
 fn functions(folder: &Path, found: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             functions(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
-            let modules = [name(&path), name(path.parent().unwrap())];
-            for line in std::fs::read_to_string(&path).unwrap().lines() {
+            let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
+            let modules = [name(&path), name(path.parent().expect("a folder"))];
+            for line in std::fs::read_to_string(&path).expect("text").lines() {
                 let Some((_, rest)) = line.split_once("fn ") else { continue };
                 let function: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 found.extend(modules.iter().map(|module| format!("{module}::{function}")));

@@ -180,8 +180,7 @@ fn near(found: f64, expected: u32) -> bool {
 /// No window holds more than it may, and between two shifts there is the quiet time.
 pub(crate) fn hold(moves: &[Move], problems: &mut Vec<String>) -> Tally {
     let forward = |found: &&Move| !found.rollback;
-    let mut tally =
-        Tally { moves: moves.len(), forward: moves.iter().filter(forward).count(), fullest: Vec::new() };
+    let mut tally = Tally { moves: moves.len(), forward: moves.iter().filter(forward).count(), fullest: Vec::new() };
     for subject in &SUBJECTS {
         let ours: Vec<_> = moves.iter().filter(|found| found.destination == subject.name).collect();
         let mut fullest = 0;

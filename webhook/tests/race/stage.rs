@@ -92,8 +92,7 @@ impl Stage {
         }
         let client = self.writer(0);
         for route in ROUTES.iter().filter(|route| route.begins) {
-            let object: DynamicObject =
-                serde_json::from_value(route.object(namespace, &route.begin())).unwrap();
+            let object: DynamicObject = serde_json::from_value(route.object(namespace, &route.begin())).unwrap();
             let api = routes(&client, namespace, route);
             until("a route is there", async || api.create(&Default::default(), &object).await.is_ok()).await;
         }
@@ -133,8 +132,7 @@ impl Stage {
         let route = ROUTES.iter().find(|route| route.begins).unwrap();
         let api = routes(&self.writer(0), namespace, route);
         let mut object = route.object(namespace, &route.to.iter().map(|name| ((*name).to_owned(), 90)).collect());
-        object["metadata"]["resourceVersion"] =
-            json!(api.get(route.name).await.unwrap().metadata.resource_version);
+        object["metadata"]["resourceVersion"] = json!(api.get(route.name).await.unwrap().metadata.resource_version);
         let dry = kube::api::PostParams { dry_run: true, ..Default::default() };
         let object: DynamicObject = serde_json::from_value(object).unwrap();
         matches!(api.replace(route.name, &dry, &object).await, Err(kube::Error::Api(status)) if status.code == 422)
