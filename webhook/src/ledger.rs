@@ -13,6 +13,7 @@ pub use memory::Memory;
 use crate::world::World;
 use jiff::Timestamp;
 use sluice_rules::guard::{Request, Verdict};
+use sluice_rules::policy::Identity;
 use sluice_rules::split::Split;
 use std::sync::Arc;
 use std::time::Instant;
@@ -79,6 +80,15 @@ impl Ledger {
         match self {
             Self::Memory(memory) => memory.admit(asked, world),
             Self::Cluster(cluster) => cluster.admit(asked, world).await,
+        }
+    }
+
+    /// Takes note of a route as a review shows it, at a version, before the change that is asked for.
+    pub fn shown(&self, policy: &Identity, uid: &str, version: &str, splits: &[Split], world: &World) {
+        match self {
+            // Nothing is outstanding for long there: the next review that moves traffic shows what became of it.
+            Self::Memory(_) => {}
+            Self::Cluster(cluster) => cluster.shown(policy, uid, version, splits, world),
         }
     }
 }

@@ -56,6 +56,11 @@ impl Admission {
         };
         let mut outcome = Outcome::passed();
         examine::report(&mut outcome, &assessed, world);
+        if let Some(old) = &write.old.map(|old| &old.metadata)
+            && let (Some(uid), Some(version)) = (&old.uid, &old.resource_version)
+        {
+            self.ledger.shown(&assessed.identity, uid, version, &assessed.before, world);
+        }
         if !assessed.change.rules.is_empty() {
             outcome.annotate("shift", round(assessed.change.shift));
             outcome.annotate("digest", &assessed.change.digest);

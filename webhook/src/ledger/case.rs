@@ -4,6 +4,7 @@ use super::Asked;
 use crate::world::World;
 use jiff::Timestamp;
 use sluice_rules::guard::{self, Cover, History, Mark, Outcome, Sight, Terms, Verdict};
+use sluice_rules::policy::Identity;
 
 /// A change and the ledgers of the destinations whose traffic it moves, in a stable order.
 pub(super) struct Case<'a> {
@@ -20,6 +21,10 @@ impl<'a> Case<'a> {
 
     pub(super) fn covers(&self) -> Vec<Cover> {
         guard::covered(&self.world.guards, &self.asked.request)
+    }
+
+    pub(super) fn policy(&self) -> &Identity {
+        &self.asked.request.identity
     }
 
     /// What the change is known by in a ledger.

@@ -47,6 +47,8 @@ struct Inner {
     /// The name of this replica.
     replica: String,
     terms: Terms,
+    /// How long others have to end their reservations.
+    grace: Duration,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     waiting: Mutex<Vec<Waiting>>,
     synced: AtomicBool,
@@ -105,6 +107,7 @@ impl Cluster {
             store: Store::new(client),
             replica: replica.into(),
             terms: Terms { lease, tolerance: TOLERANCE, watched: true },
+            grace: settle::GRACE + jitter(2000),
             slots: Mutex::default(),
             waiting: Mutex::default(),
             synced: AtomicBool::new(false),
@@ -202,7 +205,8 @@ impl Inner {
         let mut ledgers = Vec::new();
         for (cover, slot) in covers.iter().zip(slots) {
             let mut ledger = slot.ledger(cover)?;
-            let noted = case.observe(&mut ledger, cover, now);
+            let mut noted = self.catch_up(&mut ledger, cover, case.policy(), now);
+            noted += case.observe(&mut ledger, cover, now);
             ledgers.push((ledger, noted));
         }
         let verdict = case.judge(&ledgers.iter().map(|(ledger, _)| ledger).collect::<Vec<_>>(), now);

@@ -1,5 +1,6 @@
 //! Which destinations have a ledger, and how long their history matters.
 
+use super::Ledger;
 use crate::guard::{Request, ShiftGuard, Subject, Traffic};
 use crate::policy::Identity;
 use crate::split::{ServiceKey, Split};
@@ -55,6 +56,14 @@ impl Cover {
             cover.keep = times.into_iter().flatten().fold(cover.keep.max(cover.settle), |keep, time| keep.max(time.0));
         }
         found
+    }
+
+    /// A destination whose ledger is there, when the policy says nothing of it any more.
+    pub fn of_ledger(guards: &[ShiftGuard], policy: &Identity, ledger: &Ledger) -> Self {
+        let mut traffic = Traffic::new(&ledger.mesh, policy.namespace.as_deref());
+        traffic.add(&ledger.destination);
+        let none = || Self::least(ledger.mesh.clone(), ledger.destination.clone());
+        Self::of(guards, &ledger.mesh, &ledger.destination, &traffic).unwrap_or_else(none)
     }
 
     /// A destination that no guard covers any more, whose ledger is still there.

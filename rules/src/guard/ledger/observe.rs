@@ -8,6 +8,7 @@ use crate::split::{self, RuleChange, RuleKey, ServiceKey, Shares, Split, What};
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 /// A policy as it was seen at one version of its object. One that is being deleted counts as gone.
@@ -46,6 +47,14 @@ impl Noted {
     /// Is there anything to write?
     pub fn is_some(&self) -> bool {
         *self != Self::default()
+    }
+}
+
+impl AddAssign for Noted {
+    fn add_assign(&mut self, more: Self) {
+        self.confirmed += more.confirmed;
+        self.dropped += more.dropped;
+        self.observed += more.observed;
     }
 }
 

@@ -342,6 +342,10 @@ fn only_what_guards_cover_has_a_ledger() {
     assert_eq!(found, [expected]);
     assert_eq!(covered_splits(&guards, &identity(), &route(&weights(10))), found);
     assert!(covered(&guards[1..], &request).is_empty());
+    // Of a route that is gone the ledger alone tells what guards cover.
+    assert_eq!(Cover::of_ledger(&guards, &identity(), &empty()), found[0]);
+    let least = Cover::least("default", ServiceKey::from("summarize.demo"));
+    assert_eq!(Cover::of_ledger(&guards[1..], &identity(), &empty()), least);
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! What is seen of routes ends reservations, and shows moves that nobody admitted.
 
-use super::store::Trouble;
+use super::store::{Trouble, is_older};
 use super::{Cluster, Inner, Slot, TRIES, jitter, lock};
 use crate::world::{Shared, World};
 use jiff::Timestamp;
@@ -60,8 +60,9 @@ struct Event {
     at: Option<Timestamp>,
 }
 
-/// Whoever made a reservation ends it at once; the others wait, in case that replica is not there any more.
-const GRACE: Duration = Duration::from_secs(10);
+/// Whoever made a reservation ends it at once; the others wait, in case that replica is not there any more. Each one waits
+/// a little longer than that, lest they all write at the same moment.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a background exchange with the API server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -95,11 +96,53 @@ impl Cluster {
             if !noted.is_some() {
                 continue;
             }
-            if ours {
-                inner.settle(&slot, &cover, &event).await;
+            if ours && !inner.waits(&slot, &cover, &event.policy) {
+                if !inner.settle(&slot, &cover, &event).await {
+                    inner.wait(cover, &event, PATIENCE);
+                }
             } else {
-                let due = Instant::now() + GRACE + jitter(2000);
-                inner.wait(Waiting { due, cover, event: event.clone() });
+                let grace = if ours { Duration::ZERO } else { inner.grace };
+                inner.wait(cover, &event, grace);
+            }
+        }
+    }
+
+    /// Takes note of a route as a review shows it. Where the watch broke off it may never tell of that state, and a change
+    /// that moves no traffic leaves no other trace of it.
+    pub(in crate::ledger) fn shown(
+        &self,
+        policy: &Identity,
+        uid: &str,
+        version: &str,
+        splits: &[Split],
+        world: &World,
+    ) {
+        let inner = &self.0;
+        let destinations: BTreeSet<_> = splits.iter().map(|split| (&split.mesh, &split.destination)).collect();
+        let mut event = None;
+        for (mesh, destination) in destinations {
+            let slot = lock(&inner.slots).get(&guard::Ledger::name(mesh, destination)).cloned();
+            let Some(slot) = slot else { continue };
+            let Some(view) = slot.view() else { continue };
+            // Only reservations need to be told of it.
+            if !view.ledger.outstanding().any(|(entry, _)| entry.record.policy == *policy) {
+                continue;
+            }
+            let event = event.get_or_insert_with(|| {
+                Arc::new(Event {
+                    policy: policy.clone(),
+                    uid: uid.to_owned(),
+                    version: version.to_owned(),
+                    splits: splits.to_vec(),
+                    before: None,
+                    gone: false,
+                    at: inner.store.clock.now(),
+                })
+            });
+            let cover = Cover::of_ledger(&world.guards, policy, &view.ledger);
+            let (noted, ours) = inner.would_note(&slot, &cover, event);
+            if noted.is_some() {
+                inner.wait(cover, event, if ours { Duration::ZERO } else { inner.grace });
             }
         }
     }
@@ -117,20 +160,78 @@ impl Cluster {
     /// One round of [`Self::tend`].
     pub async fn tend_once(&self, world: &World) {
         let now = Instant::now();
-        let due: Vec<_> = lock(&self.0.waiting).extract_if(.., |waiting| waiting.due <= now).collect();
-        for Waiting { cover, event, .. } in due {
-            self.0.settle(&self.0.slot(&cover), &cover, &event).await;
+        let mut held = BTreeSet::new();
+        let due: Vec<_> = lock(&self.0.waiting)
+            .extract_if(.., |waiting| {
+                let due = waiting.due <= now && !held.contains(&waiting.line());
+                if !due {
+                    held.insert(waiting.line());
+                }
+                due
+            })
+            .collect();
+        let mut held = BTreeSet::new();
+        for waiting in due {
+            let line = waiting.line();
+            let Waiting { cover, event, .. } = waiting;
+            if held.contains(&line) || !self.0.settle(&self.0.slot(&cover), &cover, &event).await {
+                held.insert(line);
+                self.0.wait(cover, &event, PATIENCE);
+            }
         }
         self.0.end_leases(world).await;
     }
 }
 
+impl Waiting {
+    /// What has to be told in its order: a state that is skipped would make what led to it look void.
+    fn line(&self) -> (String, ServiceKey, Identity) {
+        (self.cover.mesh.clone(), self.cover.destination.clone(), self.event.policy.clone())
+    }
+
+    fn is_of(&self, cover: &Cover, policy: &Identity) -> bool {
+        self.event.policy == *policy && self.cover.destination == cover.destination && self.cover.mesh == cover.mesh
+    }
+}
+
 impl Inner {
-    fn wait(&self, waiting: Waiting) {
+    /// Remembers a change until later, in the order of versions.
+    fn wait(&self, cover: Cover, event: &Arc<Event>, time: Duration) {
+        let due = Instant::now() + time;
         let mut all = lock(&self.waiting);
         if all.len() < MOST_WAITING {
-            all.push(waiting);
+            let at = all.partition_point(|waiting| !is_older(&event.version, &waiting.event.version));
+            all.insert(at, Waiting { due, cover, event: event.clone() });
         }
+    }
+
+    /// Is there anything that the ledger has to be told of a policy first? What it knows by now is forgotten.
+    fn waits(&self, slot: &Slot, cover: &Cover, policy: &Identity) -> bool {
+        let mut all = lock(&self.waiting);
+        if !all.iter().any(|waiting| waiting.is_of(cover, policy)) {
+            return false;
+        }
+        let now = self.store.clock.now().unwrap_or_else(Timestamp::now);
+        let Ok(mut ledger) = slot.ledger(cover) else { return true };
+        all.retain(|waiting| {
+            !waiting.is_of(cover, policy) || waiting.event.note(&mut ledger, cover, &self.terms, now).is_some()
+        });
+        all.iter().any(|waiting| waiting.is_of(cover, policy))
+    }
+
+    /// Tells a copy of a ledger what is remembered of a policy.
+    pub(super) fn catch_up(
+        &self,
+        ledger: &mut guard::Ledger,
+        cover: &Cover,
+        policy: &Identity,
+        now: Timestamp,
+    ) -> Noted {
+        let mut noted = Noted::default();
+        for waiting in lock(&self.waiting).iter().filter(|waiting| waiting.is_of(cover, policy)) {
+            noted += waiting.event.note(ledger, cover, &self.terms, now);
+        }
+        noted
     }
 
     /// The destinations that a change may concern: what the route splits or split, and where a ledger knows it.
@@ -155,7 +256,7 @@ impl Inner {
             let knows = view.ledger.policies.iter().any(|known| known.policy == event.policy)
                 || view.ledger.outstanding().any(|(entry, _)| entry.record.policy == event.policy);
             if knows && named.insert(name) {
-                covers.push(Cover::least(view.ledger.mesh.clone(), view.ledger.destination.clone()));
+                covers.push(Cover::of_ledger(guards, &event.policy, &view.ledger));
             }
         }
         covers
@@ -174,13 +275,16 @@ impl Inner {
     }
 
     /// Writes what the change does to the ledger, whatever others write meanwhile.
-    async fn settle(&self, slot: &Slot, cover: &Cover, event: &Arc<Event>) {
+    ///
+    /// Gives back whether that was possible.
+    async fn settle(&self, slot: &Slot, cover: &Cover, event: &Event) -> bool {
         let deadline = Instant::now() + PATIENCE;
         let settled = self.try_settle(slot, cover, event, deadline).await;
-        if !matches!(settled, Ok(true)) {
+        let done = matches!(settled, Ok(true));
+        if !done {
             tracing::debug!(ledger = slot.name, ?settled, "a ledger could not be written, trying again");
-            self.wait(Waiting { due: Instant::now() + PATIENCE, cover: cover.clone(), event: event.clone() });
         }
+        done
     }
 
     async fn try_settle(&self, slot: &Slot, cover: &Cover, event: &Event, deadline: Instant) -> Result<bool, Trouble> {
@@ -255,7 +359,7 @@ impl Inner {
             let covers = guard::covered_splits(&world.guards, policy, &found);
             let ours = |cover: &Cover| cover.mesh == ledger.mesh && cover.destination == ledger.destination;
             let cover = covers.into_iter().find(ours);
-            let cover = cover.unwrap_or_else(|| Cover::least(ledger.mesh.clone(), ledger.destination.clone()));
+            let cover = cover.unwrap_or_else(|| Cover::of_ledger(&world.guards, policy, &ledger));
             let sight = Sight {
                 policy,
                 uid: &uid.or(known).unwrap_or_default(),
@@ -304,10 +408,7 @@ impl Event {
         }
         if self.gone {
             let gone = Sight { splits: &[], before: Some(&self.splits), gone: true, ..sight };
-            let then = ledger.observe(&gone, cover.settle, terms, now);
-            noted.confirmed += then.confirmed;
-            noted.dropped += then.dropped;
-            noted.observed += then.observed;
+            noted += ledger.observe(&gone, cover.settle, terms, now);
         }
         noted
     }

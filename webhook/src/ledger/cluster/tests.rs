@@ -316,6 +316,73 @@ async fn a_reservation_of_a_replica_that_is_gone_is_ended_by_another() {
     assert_eq!(api.ledger().entries.len(), 1);
 }
 
+/// A replica that is gone admitted a move that happened; then the route moved on beside admission.
+async fn left_behind(api: &Api, world: &World, route: &mut Route) -> (Cluster, [Seen; 2]) {
+    assert!(admits(&api.replica("gone"), &route.to(20), world).await);
+    let replica = api.replica("b");
+    replica.0.refresh(&replica.0.slot_of(api_name()), soon()).await.unwrap();
+    let events = [20, 25].map(|canary| {
+        let before = Before::Was(route.policy(route.canary.unwrap()));
+        route.write(canary);
+        seen(route, before, false)
+    });
+    (replica, events)
+}
+
+fn shifts(api: &Api) -> Vec<(f64, bool)> {
+    let ledger = api.ledger();
+    assert_eq!(ledger.outstanding().count(), 0);
+    ledger.entries.iter().map(|entry| (entry.record.shift, entry.observed)).collect()
+}
+
+#[tokio::test]
+async fn what_others_left_behind_is_told_in_its_order() {
+    let (api, world, mut route) = (Api::default(), window(100), Route::new("summarize", 10));
+    let (replica, [first, second]) = left_behind(&api, &world, &mut route).await;
+    // However they come and whichever is due: the later one alone would make the reservation look void.
+    for seen in [second, first] {
+        replica.seen(seen, &world).await;
+    }
+    lock(&replica.0.waiting)[1].due = Instant::now();
+    replica.tend_once(&world).await;
+    assert_eq!(api.ledger().outstanding().count(), 1);
+    lock(&replica.0.waiting)[0].due = Instant::now();
+    replica.tend_once(&world).await;
+    assert_eq!(shifts(&api), [(10.0, false), (5.0, true)]);
+    assert!(lock(&replica.0.waiting).is_empty());
+}
+
+#[tokio::test]
+async fn what_is_still_to_be_told_is_known_to_the_next_judgement() {
+    let (api, world, mut route) = (Api::default(), window(100), Route::new("summarize", 10));
+    let (replica, events) = left_behind(&api, &world, &mut route).await;
+    for seen in events {
+        replica.seen(seen, &world).await;
+    }
+    assert!(admits(&replica, &route.to(26), &world).await);
+    let before = Before::Was(route.policy(25));
+    route.write(26);
+    replica.seen(seen(&route, before, false), &world).await;
+    replica.tend_once(&world).await;
+    assert_eq!(shifts(&api), [(10.0, false), (5.0, true), (1.0, false)]);
+}
+
+#[tokio::test]
+async fn a_review_that_moves_nothing_tells_what_the_watch_missed() {
+    let (api, world, mut route) = (Api::default(), window(100), Route::new("summarize", 10));
+    let replica = api.replica("a");
+    assert!(admits(&replica, &route.to(20), &world).await);
+    route.write(20);
+    let asked = route.to(20);
+    let version = asked.version.as_deref().unwrap();
+    let (policy, ledger) = (&asked.request.identity, Ledger::Cluster(replica.clone()));
+    ledger.shown(policy, &asked.uid, version, &asked.before, &world);
+    replica.tend_once(&world).await;
+    assert_eq!(shifts(&api), [(10.0, false)]);
+    ledger.shown(policy, &asked.uid, version, &asked.before, &world);
+    assert!(lock(&replica.0.waiting).is_empty(), "nothing is outstanding any more");
+}
+
 fn api_name() -> String {
     guard::Ledger::name("default", &"summarize.demo".into())
 }
