@@ -8,7 +8,7 @@ mod cluster;
 mod memory;
 mod splits;
 
-pub use cluster::{Before, Cluster, Counts, Seen};
+pub use cluster::{Before, Cluster, Counts, LEASE, Seen};
 pub use memory::Memory;
 pub use splits::Splits;
 

@@ -133,6 +133,21 @@ fn the_same_change_counts_once() {
 }
 
 #[test]
+fn a_review_of_a_version_that_is_gone_reserves_nothing() {
+    let mut ledger = reserved();
+    assert_eq!(see(&mut ledger, "6", &weights(20), 1), CONFIRMED);
+    // Another writer read version 5 too, and comes to the same splits too late.
+    assert!(!reserve(&mut ledger, asked(&weights(10), &weights(20), Some("5"), 2)));
+    assert_eq!(see(&mut ledger, "7", &weights(20), 3), NOTHING);
+    assert_eq!(ledger.entries.len(), 1);
+    // The same with a deletion.
+    assert!(reserve(&mut ledger, asked(&weights(20), &Value::Null, Some("7"), 4)));
+    assert_eq!(see(&mut ledger, "8", &Value::Null, 5), CONFIRMED);
+    assert!(!reserve(&mut ledger, asked(&weights(20), &Value::Null, Some("7"), 6)));
+    assert_eq!(ledger.outstanding().count(), 0);
+}
+
+#[test]
 fn what_is_given_back_is_gone() {
     let mut ledger = reserved();
     assert!(ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0).0, "a"));

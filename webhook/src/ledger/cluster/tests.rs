@@ -58,7 +58,7 @@ impl Api {
                 }
             }
         });
-        Cluster::new(kube::Client::new(service, "default"), name)
+        Cluster::new(kube::Client::new(service, "default"), name, LEASE)
     }
 
     fn set(&self, mood: Mood) {
