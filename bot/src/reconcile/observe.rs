@@ -279,7 +279,7 @@ impl Observed {
         let mut history = History::default();
         for (time, commit, identity, change) in versions {
             let author = self.author(repository, commit)?;
-            let request = Request { identity, author, change };
+            let request = Request { identity, author, change: change.into() };
             let records = guard::judge(&self.guards, &request, &history, &[], time).records;
             history.extend(records);
         }
