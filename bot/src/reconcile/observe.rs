@@ -338,8 +338,8 @@ pub(super) fn question(rollout: &Rollout, found: &Found<'_>, from: i64, to: i64)
     let mesh = &found.policy.identity().mesh;
     let service = |name: &str| {
         let backend = splits.iter().find_map(|split| split.find(name).ok());
-        let mut service = Service::named(mesh, backend.map_or(name, |backend| backend.name.as_str()));
-        service.namespace = backend.and_then(|backend| backend.namespace.clone());
+        let mut service = Service::named(mesh, backend.map_or(name, |backend| &*backend.name));
+        service.namespace = backend.and_then(|backend| backend.namespace.as_deref().map(str::to_owned));
         service
     };
     let objectives = &rollout.objectives;
