@@ -179,7 +179,7 @@ impl Ledger {
     }
 
     fn is_of(&self, split: &Split) -> bool {
-        split.mesh == self.mesh && split.destination == self.destination
+        *split.mesh == *self.mesh && split.destination == self.destination
     }
 
     /// Adds what guards judge by to a history: everything but the change that is judged, should it be reserved already.

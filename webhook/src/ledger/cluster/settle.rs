@@ -241,7 +241,7 @@ impl Inner {
         let mut named: BTreeSet<String> =
             covers.iter().map(|cover| guard::Ledger::name(&cover.mesh, &cover.destination)).collect();
         let destinations: BTreeSet<(&str, &ServiceKey)> =
-            splits().map(|split| (split.mesh.as_str(), &split.destination)).collect();
+            splits().map(|split| (&*split.mesh, &split.destination)).collect();
         let slots: BTreeMap<_, _> = match &event.before {
             // Another destination than these it never had.
             Some(_) => {
