@@ -12,7 +12,7 @@ mod support {
 }
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::cluster::until;
 use support::e2e::{ANNA, ARGOCD, BEN, CARL, Story, approval, digest, fixture, guard, route};
 
@@ -136,9 +136,29 @@ async fn several_reviews_of_one_apply_count_once() {
     let told = story.quietly(&ANNA, &["apply", "-f", "-"], &route("summarize", 5)).await;
     assert!(told.success, "{}", told.err);
     story.guard("slowly", "caps: {perWindow: {shift: 12, window: 1h}}").await;
+    // And a second registration asks about everything once more.
+    let told =
+        story.quietly(&ANNA, &["get", "validatingwebhookconfiguration", "sluice-webhook", "-o", "json"], "").await;
+    let registered: Value = serde_json::from_str(&told.out).unwrap();
+    let mut again = registered["webhooks"][0].clone();
+    again["name"] = "again.example.com".into();
+    again["namespaceSelector"] = json!({"matchLabels": {"kubernetes.io/metadata.name": "gitops"}});
+    let configuration = json!({
+        "apiVersion": registered["apiVersion"], "kind": registered["kind"],
+        "metadata": {"name": "again"}, "webhooks": [again],
+    });
+    story.given(&configuration.to_string()).await;
+    let dry = ["apply", "--server-side", "--dry-run=server", "-f", "-"];
+    until("the second registration is in force", async || {
+        let log = story.stage.audit_log();
+        story.quietly(&ANNA, &dry, &route("probe", 5)).await.success && log.contains("again.example.com/shift")
+    })
+    .await;
     let arguments = ["apply", "--server-side", "--force-conflicts", "--field-manager=argocd", "-f", "canary-15.yaml"];
     let told = story.kubectl("takes the route over", &ARGOCD, &arguments, &route("summarize", 15)).await;
     assert!(told.success, "{}", told.err);
+    let audited = story.stage.audited("gitops", "summarize", "again.example.com/shift").await;
+    assert_eq!(audited["again.example.com/shift"], audited["shifts.sluice.dev/shift"]);
     let arguments = ["apply", "--server-side", "--field-manager=argocd", "-f", "canary-15.yaml"];
     let told = story.kubectl("the same again", &ARGOCD, &arguments, &route("summarize", 15)).await;
     assert!(told.success, "{}", told.err);
@@ -306,6 +326,11 @@ async fn health_is_told_and_asked_for() {
     story.guard("healthy", "caps: {maxStep: 99}\nhealth: {denySeverity: medium}").await;
     let told = story.applies("where a guard asks for health", &ANNA, "canary-0.yaml", &route("summarize", 0)).await;
     assert!(!told.success);
+    let told = story.applies("a step", &ARGOCD, "canary-20.yaml", &route("summarize", 20)).await;
+    assert!(told.success, "{}", told.err);
+    let told = story.applies("the way back, however odd", &ARGOCD, "canary-100.yaml", &route("summarize", 100)).await;
+    assert!(told.success, "{}", told.err);
+    story.tells_the_ledger().await;
     insta::assert_snapshot!(story.end());
 }
 

@@ -62,7 +62,7 @@ impl Admission {
             if Instant::now() >= deadline {
                 return Outcome::unavailable(format!("{}: apply again", Unavailable::Late));
             }
-            let asked = Asked {
+            let mut asked = Asked {
                 request: guard::Request {
                     identity: assessed.identity.clone(),
                     author: author(&request.user_info),
@@ -77,7 +77,18 @@ impl Admission {
                 now: self.clock.now(),
                 deadline,
             };
-            match self.ledger.admit(&asked, world).await {
+            let mut judged = self.ledger.admit(&asked, world).await;
+            // Whatever a guard asks of health, the way back stays open.
+            if outcome.is_denied() && is_way_back(&judged) {
+                if !request.dry_run {
+                    asked.dry_run = false;
+                    judged = self.ledger.admit(&asked, world).await;
+                }
+                if is_way_back(&judged) {
+                    outcome.pardon();
+                }
+            }
+            match judged {
                 Ok(verdict) => limits(&mut outcome, &verdict, &assessed.change, world),
                 Err(problem) if outcome.is_denied() => outcome.warn(problem.to_string()),
                 Err(problem @ Unavailable::Contended(_)) => return Outcome::conflict(problem.to_string()),
@@ -289,6 +300,13 @@ fn limits(outcome: &mut Outcome, verdict: &Verdict, change: &Change, world: &Wor
     if known > 0 && known == verdict.records.len() {
         outcome.annotate("rollback", true);
     }
+}
+
+/// Does all of it move back towards the stable split?
+fn is_way_back(judged: &Result<Verdict, Unavailable>) -> bool {
+    judged
+        .as_ref()
+        .is_ok_and(|verdict| !verdict.records.is_empty() && verdict.records.iter().all(|record| record.rollback))
 }
 
 /// The limit as guards write it.

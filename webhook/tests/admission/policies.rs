@@ -219,3 +219,24 @@ fn an_old_object_that_cannot_be_read_routed_nothing() {
     review["request"]["object"] = Value::Null;
     assert_eq!(respond(&admission, &review)["allowed"], true);
 }
+
+#[test]
+fn the_way_back_is_open_whatever_a_guard_asks_of_health() {
+    let spec = json!({"caps": {"maxStep": 99}, "health": {"denySeverity": "medium"}});
+    let admission = admission(json!([guard("healthy", spec)]));
+    let (stable, half, all) = (json!({"v1": 100, "v2": 0}), json!({"v1": 50, "v2": 50}), json!({"v1": 0, "v2": 100}));
+    let ask = |before: &Value, after: &Value, version: &str| {
+        let mut review = shift(FLUX, before, after);
+        review["request"]["oldObject"]["metadata"]["resourceVersion"] = version.into();
+        respond(&admission, &review)
+    };
+    assert_eq!(ask(&stable, &half, "7")["allowed"], true);
+    // A backend loses all of 50 % at once, which this guard refuses on the way forward.
+    let forward = ask(&half, &all, "8");
+    assert_eq!(forward["allowed"], false);
+    let back = ask(&half, &stable, "8");
+    assert_eq!((&back["allowed"], &back["auditAnnotations"]["rollback"]), (&json!(true), &json!("true")), "{back}");
+    assert!(back["warnings"][0].as_str().unwrap().starts_with("guard `healthy`, denySeverity: "), "{back}");
+    // It is on record: with the split of before it is no change that is still in flight.
+    assert_eq!(ask(&stable, &half, "9")["allowed"], true);
+}

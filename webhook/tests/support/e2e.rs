@@ -87,11 +87,16 @@ impl Stage {
         stage
     }
 
+    /// The API server's audit log.
+    pub fn audit_log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap()
+    }
+
     /// What the webhook's annotations in the audit log are for the last write of an object that has this one.
     pub async fn audited(&self, namespace: &str, name: &str, annotation: &str) -> Value {
         let mut found = Value::Null;
         until(&format!("the audit log has {annotation} of {namespace}/{name}"), async || {
-            let log = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
+            let log = self.audit_log();
             let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let ours = events.filter(|event| {
                 let object = &event["objectRef"];
