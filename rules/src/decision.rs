@@ -305,7 +305,7 @@ fn propose(
     let request = Request {
         identity: identity.clone(),
         author: Author::Bot,
-        change: split::change(splits, &split::splits(&after).0),
+        change: split::change(splits, &split::splits(&after).0).into(),
     };
     let verdict = guard::judge(trial.guards, &request, trial.history, &[], trial.now);
     let denied = verdict.causes.iter().filter(|cause| cause.effect == Effect::Denied);

@@ -30,6 +30,7 @@ use crate::split::{Change, ServiceKey, Split};
 use jiff::{SignedDuration, Timestamp};
 use matches::Traffic;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use subject::{Forward, Subject};
 
 /// Differences below this are rounding, not traffic.
@@ -129,7 +130,7 @@ pub struct Request {
     /// Who makes the change.
     pub author: Author,
     /// What changes.
-    pub change: Change,
+    pub change: Arc<Change>,
 }
 
 /// Who makes a change.

@@ -287,13 +287,13 @@ pub(crate) fn typed<T: DeserializeOwned>(
         let as_written = rest.as_written(&place);
         let message = error.inner().to_string();
         if !rest.is_consequence(&as_written, &message) {
-            let field = as_written.segments().iter().fold(at.clone(), |field, segment| match segment {
-                Segment::Key(key) => field.key(key),
+            let field = as_written.segments().into_iter().fold(at.clone(), |field, segment| match segment {
+                Segment::Key(key) => field.key(key.clone()),
                 Segment::Index(index) => field.index(*index),
             });
             wrong.push(Diagnostic::error(id, field, message));
         }
-        if place.segments().is_empty() {
+        if place.last().is_none() {
             return (None, wrong);
         }
         rest.leave_out(&place, as_written);
@@ -308,7 +308,7 @@ fn place(path: &serde_path_to_error::Path) -> FieldPath {
     use serde_path_to_error::Segment as Step;
     path.iter().fold(FieldPath::root(), |place, step| match step {
         Step::Seq { index } => place.index(*index),
-        Step::Map { key } => place.key(key),
+        Step::Map { key } => place.key(key.clone()),
         Step::Enum { .. } | Step::Unknown => place,
     })
 }
@@ -327,8 +327,8 @@ impl Remainder {
     }
 
     fn as_written(&self, place: &FieldPath) -> FieldPath {
-        place.segments().iter().fold(FieldPath::root(), |path, segment| match segment {
-            Segment::Key(key) => path.key(key),
+        place.segments().into_iter().fold(FieldPath::root(), |path, segment| match segment {
+            Segment::Key(key) => path.key(key.clone()),
             Segment::Index(index) => {
                 let kept = self.kept.get(&path).and_then(|kept| kept.get(*index));
                 path.index(*kept.unwrap_or(index))
@@ -339,18 +339,19 @@ impl Remainder {
     /// A required field that was wrong is missing now.
     fn is_consequence(&self, place: &FieldPath, message: &str) -> bool {
         let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        missing.is_some_and(|key| self.left_out.contains(&place.key(key)))
+        missing.is_some_and(|key| self.left_out.contains(&place.key(key.to_owned())))
     }
 
     fn leave_out(&mut self, place: &FieldPath, as_written: FieldPath) {
-        let (Some((last, steps)), Some(parent)) = (place.segments().split_last(), as_written.parent()) else { return };
+        let segments = place.segments();
+        let (Some((last, steps)), Some(parent)) = (segments.split_last(), as_written.parent()) else { return };
         let inner = steps.iter().try_fold(&mut self.value, |value, step| match step {
-            Segment::Key(key) => value.get_mut(key),
+            Segment::Key(key) => value.get_mut(&**key),
             Segment::Index(index) => value.get_mut(index),
         });
-        match (inner, last) {
+        match (inner, *last) {
             (Some(Value::Object(map)), Segment::Key(key)) => {
-                map.shift_remove(key);
+                map.shift_remove(&**key);
             }
             (Some(Value::Array(items)), Segment::Index(index)) if *index < items.len() => {
                 let kept = self.kept.entry(parent).or_insert_with(|| (0..items.len()).collect());

@@ -11,7 +11,7 @@ mod share;
 
 pub use backend::{Backend, Entry, ServiceKey};
 pub(crate) use change::distance;
-pub use change::{Change, Raised, RuleChange, What, change, digest, hazards, shift};
+pub use change::{Change, Raised, RuleChange, What, change, change_to, digest, hazards, shift};
 pub use clients::Clients;
 pub use rule::RuleKey;
 pub use share::{Reweigh, ShareError};
@@ -19,8 +19,9 @@ pub use share::{Reweigh, ShareError};
 use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
 use crate::policy::{BackendRef, HttpRule, Identity, Policy, SplitEntry, TagSet, TargetRef};
-use backend::Service;
+use backend::{Service, Services};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What part of the traffic a backend gets, in percent.
 pub type Shares = BTreeMap<ServiceKey, f64>;
@@ -29,11 +30,11 @@ pub type Shares = BTreeMap<ServiceKey, f64>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Split {
     /// The mesh.
-    pub mesh: String,
+    pub mesh: Arc<str>,
     /// The service that clients call, whatever the port: the subject of guards.
     pub destination: ServiceKey,
     /// The destination's namespace, where it has one.
-    pub namespace: Option<String>,
+    pub namespace: Option<Arc<str>>,
     /// Which rule it is.
     pub rule: RuleKey,
     /// Does the rule take every request to the destination?
@@ -62,15 +63,17 @@ pub fn splits(policy: &Policy) -> (Vec<Split>, Vec<Diagnostic>) {
         }
         Policy::MeshHttpRoute(route) => {
             let clients = Clients::of_target(route.spec.target_ref.as_ref());
+            let mut services = Services::default();
             for (t, to) in route.spec.to.iter().enumerate() {
                 let place = Place::of_target(&route.identity, &to.target_ref, clients.clone());
+                let rules = route.at.key("to").index(t).key("rules");
                 for (r, rule) in to.rules.iter().enumerate() {
-                    let field = route.at.key("to").index(t).key("rules").index(r).key("default").key("backendRefs");
+                    let field = rules.index(r).key("default").key("backendRefs");
                     let (matches, catch_all) = rule::canonical_matches(&rule.matches);
                     let key = place.rule(&to.hostnames, &matches);
                     let split = match redirected(rule) {
                         Some(backend) => place.split(key, catch_all, &field, vec![backend(&field)]),
-                        None => place.split_of_refs(key, catch_all, &field, &rule.default.backend_refs),
+                        None => place.split_of_refs(key, catch_all, &field, &rule.default.backend_refs, &mut services),
                     };
                     found.add(split);
                 }
@@ -78,12 +81,14 @@ pub fn splits(policy: &Policy) -> (Vec<Split>, Vec<Diagnostic>) {
         }
         Policy::MeshTcpRoute(route) => {
             let clients = Clients::of_target(route.spec.target_ref.as_ref());
+            let mut services = Services::default();
             for (t, to) in route.spec.to.iter().enumerate() {
                 let place = Place::of_target(&route.identity, &to.target_ref, clients.clone());
+                let rules = route.at.key("to").index(t).key("rules");
                 for (r, rule) in to.rules.iter().enumerate() {
-                    let field = route.at.key("to").index(t).key("rules").index(r).key("default").key("backendRefs");
+                    let field = rules.index(r).key("default").key("backendRefs");
                     let key = place.rule(&[], rule::ANY);
-                    found.add(place.split_of_refs(key, true, &field, &rule.default.backend_refs));
+                    found.add(place.split_of_refs(key, true, &field, &rule.default.backend_refs, &mut services));
                 }
             }
         }
@@ -190,17 +195,19 @@ impl Splits {
 /// What the rules of one destination have in common.
 struct Place<'a> {
     identity: &'a Identity,
+    mesh: Arc<str>,
     destination: Service,
     clients: Clients,
 }
 
 impl<'a> Place<'a> {
     fn of_target(identity: &'a Identity, target: &TargetRef, clients: Clients) -> Self {
-        Self { identity, destination: Service::of_target(target, identity.namespace.as_deref()), clients }
+        let destination = Service::of_target(target, identity.namespace.as_deref());
+        Self { identity, mesh: identity.mesh.as_str().into(), destination, clients }
     }
 
     fn of_tags(identity: &'a Identity, tags: &TagSet, clients: Clients) -> Self {
-        Self { identity, destination: Service::of_tags(tags), clients }
+        Self { identity, mesh: identity.mesh.as_str().into(), destination: Service::of_tags(tags), clients }
     }
 
     fn rule(&self, hostnames: &[String], matches: &str) -> RuleKey {
@@ -209,7 +216,7 @@ impl<'a> Place<'a> {
 
     fn split(&self, rule: RuleKey, catch_all: bool, field: &FieldPath, backends: Vec<Backend>) -> Split {
         Split {
-            mesh: self.identity.mesh.clone(),
+            mesh: self.mesh.clone(),
             destination: self.destination.unported.clone(),
             namespace: self.destination.namespace.clone(),
             rule,
@@ -220,10 +227,17 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn split_of_refs(&self, rule: RuleKey, catch_all: bool, field: &FieldPath, refs: &[BackendRef]) -> Split {
-        let mut backends: Vec<Backend> = Vec::new();
+    fn split_of_refs<'r>(
+        &self,
+        rule: RuleKey,
+        catch_all: bool,
+        field: &FieldPath,
+        refs: &'r [BackendRef],
+        services: &mut Services<'r>,
+    ) -> Split {
+        let mut backends: Vec<Backend> = Vec::with_capacity(refs.len());
         for (index, reference) in refs.iter().enumerate() {
-            let service = Service::of_backend(reference, self.identity.namespace.as_deref());
+            let service = services.of_backend(reference, self.identity.namespace.as_deref());
             let weight = reference.weight.map(|weight| u64::from(weight.0));
             let entry = Entry::new(field.index(index).key("weight"), weight);
             backend::add(&mut backends, service, entry);

@@ -122,7 +122,7 @@ fn number(value: Option<&Value>) -> Option<u64> {
 fn value_at<'a>(value: &'a Value, field: &FieldPath) -> Option<&'a Value> {
     use sluice_rules::field::Segment;
     field.segments().iter().try_fold(value, |value, segment| match segment {
-        Segment::Key(key) => value.get(key),
+        Segment::Key(key) => value.get(&**key),
         Segment::Index(index) => value.get(index),
     })
 }
@@ -147,7 +147,7 @@ fn weights(file: &File) -> Vec<(usize, FieldPath, u64)> {
 fn mappings(value: &Value, path: &FieldPath) -> Vec<FieldPath> {
     match value {
         Value::Object(map) => {
-            let inner = map.iter().flat_map(|(key, value)| mappings(value, &path.key(key)));
+            let inner = map.iter().flat_map(|(key, value)| mappings(value, &path.key(key.clone())));
             std::iter::once(path.clone()).chain(inner).collect()
         }
         Value::Array(items) => {

@@ -6,14 +6,15 @@
 mod case;
 mod cluster;
 mod memory;
+mod splits;
 
-pub use cluster::{Before, Cluster, Counts, Seen};
+pub use cluster::{Before, Cluster, Counts, LEASE, Seen};
 pub use memory::Memory;
+pub use splits::Splits;
 
 use crate::world::World;
 use jiff::Timestamp;
 use sluice_rules::guard::{Request, Verdict};
-use sluice_rules::split::Split;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,9 +28,9 @@ pub struct Asked {
     /// The resource version of the object as it is before the change; none when it is created.
     pub version: Option<String>,
     /// The splits before the change, as the review shows them.
-    pub before: Arc<Vec<Split>>,
+    pub before: Arc<Splits>,
     /// The splits after the change; none when the object is deleted.
-    pub after: Arc<Vec<Split>>,
+    pub after: Arc<Splits>,
     /// A dry run is judged and reserves nothing.
     pub dry_run: bool,
     /// What time it is by our clock. Where replicas share a ledger the API server's clock counts.

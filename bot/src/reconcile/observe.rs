@@ -279,7 +279,7 @@ impl Observed {
         let mut history = History::default();
         for (time, commit, identity, change) in versions {
             let author = self.author(repository, commit)?;
-            let request = Request { identity, author, change };
+            let request = Request { identity, author, change: change.into() };
             let records = guard::judge(&self.guards, &request, &history, &[], time).records;
             history.extend(records);
         }
@@ -338,8 +338,8 @@ pub(super) fn question(rollout: &Rollout, found: &Found<'_>, from: i64, to: i64)
     let mesh = &found.policy.identity().mesh;
     let service = |name: &str| {
         let backend = splits.iter().find_map(|split| split.find(name).ok());
-        let mut service = Service::named(mesh, backend.map_or(name, |backend| backend.name.as_str()));
-        service.namespace = backend.and_then(|backend| backend.namespace.clone());
+        let mut service = Service::named(mesh, backend.map_or(name, |backend| &*backend.name));
+        service.namespace = backend.and_then(|backend| backend.namespace.as_deref().map(str::to_owned));
         service
     };
     let objectives = &rollout.objectives;

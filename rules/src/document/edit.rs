@@ -138,7 +138,7 @@ impl Planner<'_> {
         let no_field = || EditError::NoField { path: self.file.path.clone(), field: edit.field.clone() };
         let parent = edit.field.parent().and_then(|parent| self.tree.find(&parent)).ok_or_else(no_field)?;
         let (Kind::Mapping { entries, indent }, Some(Segment::Key(key))) =
-            (&self.tree.nodes[parent.node].kind, edit.field.segments().last())
+            (&self.tree.nodes[parent.node].kind, edit.field.last())
         else {
             return Err(no_field());
         };
@@ -347,16 +347,17 @@ fn witness(file: &File, text: &str) -> Result<Vec<Value>, EditError> {
 
 /// Sets a field to a value of the type it has; a field that is not there is added to its mapping.
 fn set(document: &mut Value, edit: &Edit) -> Option<()> {
-    let (last, parents) = edit.field.segments().split_last()?;
+    let segments = edit.field.segments();
+    let (last, parents) = segments.split_last()?;
     let mut parent = document;
     for segment in parents {
         parent = match segment {
-            Segment::Key(key) => parent.get_mut(key)?,
+            Segment::Key(key) => parent.get_mut(&**key)?,
             Segment::Index(index) => parent.get_mut(index)?,
         };
     }
     let slot = match last {
-        Segment::Key(key) => parent.as_object_mut()?.entry(key.as_str()).or_insert(Value::Null),
+        Segment::Key(key) => parent.as_object_mut()?.entry(&**key).or_insert(Value::Null),
         Segment::Index(index) => parent.get_mut(index)?,
     };
     *slot = match slot {

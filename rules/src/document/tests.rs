@@ -38,7 +38,7 @@ fn leaves(value: &Value) -> Vec<(FieldPath, &Value)> {
     let mut open = vec![(FieldPath::root(), value)];
     while let Some((path, value)) = open.pop() {
         match value {
-            Value::Object(map) => open.extend(map.iter().rev().map(|(key, value)| (path.key(key), value))),
+            Value::Object(map) => open.extend(map.iter().rev().map(|(key, value)| (path.key(key.clone()), value))),
             Value::Array(items) => {
                 open.extend(items.iter().enumerate().rev().map(|(index, value)| (path.index(index), value)));
             }

@@ -59,7 +59,7 @@ impl Approval {
         let (document, mut wrong) = typed::<ShiftApproval>(MALFORMED, value, &FieldPath::root());
         let Some(ShiftApproval { api_version, kind, spec, .. }) = document else { return Err(wrong) };
         let mut report = |at: FieldPath, problem: &str| wrong.push(Diagnostic::error(MALFORMED, at, problem));
-        let at = |key: &str| FieldPath::root().key(key);
+        let at = |key: &'static str| FieldPath::root().key(key);
         if api_version != "sluice.dev/v1alpha1" {
             report(at("apiVersion"), "must be `sluice.dev/v1alpha1`");
         }

@@ -7,6 +7,7 @@ use crate::split::{RuleChange, RuleKey, ServiceKey, Shares};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -91,10 +92,12 @@ impl History {
     }
 
     /// The split before the current run of shifts. A split that stood for `settle` ends a run.
+    ///
+    /// `place` is where the rule stands among those that change: in a record of the same rules it stands there too.
     pub(super) fn stable<'a>(
         &'a self,
         policy: &Identity,
-        rule: &'a RuleChange,
+        (place, rule): (usize, &'a RuleChange),
         settle: SignedDuration,
         now: Timestamp,
     ) -> &'a Shares {
@@ -103,7 +106,7 @@ impl History {
         let mut stable = &rule.before;
         let mut later = now;
         for record in self.of(&rule.mesh, &rule.destination).rev().filter(|record| record.policy == *policy) {
-            let Some(moved) = record.moved(&key, stable) else { continue };
+            let Some(moved) = record.moved(place, &key, stable) else { continue };
             if later.duration_since(record.time) >= settle {
                 break;
             }
@@ -131,9 +134,9 @@ impl Extend<Record> for History {
 impl Record {
     /// What happened to a rule that led to these shares. A rule that the record has no room for moved like one that is
     /// listed.
-    fn moved(&self, rule: &RuleKey, to: &Shares) -> Option<&Moved> {
-        let from = self.rules.partition_point(|moved| moved.rule < *rule);
-        let listed = self.rules.get(from).filter(|moved| moved.rule == *rule);
+    fn moved(&self, place: usize, rule: &RuleKey, to: &Shares) -> Option<&Moved> {
+        let at = |place: usize| self.rules.get(place).filter(|moved| moved.rule == *rule);
+        let listed = at(place).or_else(|| at(self.rules.partition_point(|moved| moved.rule < *rule)));
         listed.or_else(|| self.rules.iter().filter(|_| self.more > 0).find(|moved| moved.after == *to))
     }
 }
@@ -143,6 +146,7 @@ pub(super) fn is_rollback(rule: &RuleChange, stable: &Shares) -> bool {
     if rule.widened || rule.after.is_empty() {
         return false;
     }
+    let stable = &under_keys_of(rule, stable);
     let share = |shares: &Shares, service| shares.get(service).copied().unwrap_or(0.0);
     let services = rule.before.keys().chain(rule.after.keys()).chain(stable.keys());
     let mut nearer = false;
@@ -156,4 +160,28 @@ pub(super) fn is_rollback(rule: &RuleChange, stable: &Shares) -> bool {
         nearer |= after + NOISE < before;
     }
     nearer
+}
+
+/// The stable shares under the keys of the change. Where no route was, the destination itself answers and nobody wrote
+/// its port: a record of that and a rule that names the port mean the same service.
+fn under_keys_of<'a>(rule: &RuleChange, stable: &'a Shares) -> Cow<'a, Shares> {
+    let own = &rule.destination;
+    let has_port = |key: &&ServiceKey| *key != own && key.unported() == own.as_str();
+    let ports = |shares: &'_ Shares| shares.keys().filter(has_port).cloned().collect::<Vec<_>>();
+    let implied = |shares: &Shares| shares.contains_key(own);
+    let mut stable = Cow::Borrowed(stable);
+    if implied(&rule.before) || implied(&rule.after) {
+        for key in ports(&stable) {
+            let share = stable.to_mut().remove(&key).unwrap_or(0.0);
+            *stable.to_mut().entry(own.clone()).or_insert(0.0) += share;
+        }
+    } else if implied(&stable) {
+        let known = [ports(&rule.before), ports(&rule.after)];
+        // With several ports nobody knows which one it was.
+        if let Some([key]) = known.iter().find(|ports| !ports.is_empty()).map(Vec::as_slice) {
+            let share = stable.to_mut().remove(own).unwrap_or(0.0);
+            stable.to_mut().insert(key.clone(), share);
+        }
+    }
+    stable
 }

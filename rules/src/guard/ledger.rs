@@ -179,7 +179,7 @@ impl Ledger {
     }
 
     fn is_of(&self, split: &Split) -> bool {
-        split.mesh == self.mesh && split.destination == self.destination
+        *split.mesh == *self.mesh && split.destination == self.destination
     }
 
     /// Adds what guards judge by to a history: everything but the change that is judged, should it be reserved already.
@@ -203,12 +203,17 @@ impl Ledger {
         history.records.sort_by_key(|record| record.time);
     }
 
-    /// Reserves a change. The same change, reserved and not seen yet, is not reserved twice but begins a new lease.
+    /// Reserves a change. The same change, reserved and not seen yet, is not reserved twice but begins a new lease. On a
+    /// version that the ledger knows to be gone there is nothing to reserve: no write on it can succeed, and when another
+    /// write led to the same splits, the reservation would pass for a second one.
     ///
     /// Gives back whether it is a new reservation.
     ///
     /// `record` is what history shall say of it, `by` the replica.
     pub fn reserve(&mut self, mark: &Mark, record: Record, by: &str, cover: &Cover, terms: &Terms) -> bool {
+        if self.is_past(mark) {
+            return false;
+        }
         let Mark { uid, mut version, digest, .. } = mark.clone();
         let mut new = true;
         self.entries.retain(|entry| {
@@ -233,6 +238,13 @@ impl Ledger {
         self.entries.push(Entry { record: Arc::new(record), uid, version, digest, reserved, observed: false });
         self.bound(cover, now);
         new
+    }
+
+    /// Was the policy seen at a later version than the one the change is admitted on?
+    fn is_past(&self, mark: &Mark) -> bool {
+        let known = self.policies.iter().find(|known| known.policy == mark.policy);
+        let versions = known.and_then(|known| known.version.as_deref()).zip(mark.version.as_deref());
+        versions.is_some_and(|(known, asked)| observe::order(known, asked) == Some(Ordering::Greater))
     }
 
     /// Gives a reservation back that was made a moment ago, because the change is refused after all.

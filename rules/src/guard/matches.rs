@@ -9,12 +9,14 @@ pub(super) struct Traffic<'a> {
     mesh: &'a str,
     namespaces: Vec<&'a str>,
     names: Vec<&'a str>,
+    /// The letters that the names begin with, a bit each: most patterns begin with another one.
+    letters: u128,
 }
 
 impl<'a> Traffic<'a> {
     /// `namespace`: of the policy.
     pub(super) fn new(mesh: &'a str, namespace: Option<&'a str>) -> Self {
-        let mut traffic = Self { mesh, namespaces: Vec::new(), names: Vec::new() };
+        let mut traffic = Self { mesh, namespaces: Vec::new(), names: Vec::new(), letters: 0 };
         traffic.add_namespace(namespace);
         traffic
     }
@@ -49,6 +51,7 @@ impl<'a> Traffic<'a> {
         for name in [key, unported, plain] {
             if !self.names.contains(&name) {
                 self.names.push(name);
+                self.letters |= name.bytes().next().map_or(0, bit);
             }
         }
     }
@@ -60,7 +63,7 @@ impl Match {
     pub(super) fn fits(&self, traffic: &Traffic) -> bool {
         // Universal form has no namespaces; then only `*` fits.
         let namespaces = if traffic.namespaces.is_empty() { &[""] } else { traffic.namespaces.as_slice() };
-        any(&self.meshes, &[traffic.mesh]) && any(&self.namespaces, namespaces) && any(&self.services, &traffic.names)
+        any(&self.meshes, &[traffic.mesh]) && any(&self.namespaces, namespaces) && self.serves(traffic)
     }
 }
 
@@ -99,6 +102,22 @@ fn share(a: &str, b: &str) -> bool {
         }
     }
     row[b.len()]
+}
+
+impl Match {
+    fn serves(&self, traffic: &Traffic) -> bool {
+        let may_fit = |pattern: &&String| match pattern.bytes().next() {
+            None | Some(b'*') => true,
+            Some(first) => traffic.letters & bit(first) != 0,
+        };
+        let fits = |pattern: &String| pattern == "*" || traffic.names.iter().any(|name| glob(pattern, name));
+        self.services.iter().filter(may_fit).any(fits)
+    }
+}
+
+/// Bytes beyond ASCII share the bits of others: that only costs a comparison.
+fn bit(byte: u8) -> u128 {
+    1 << (byte % 128)
 }
 
 fn any(patterns: &[String], texts: &[&str]) -> bool {

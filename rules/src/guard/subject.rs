@@ -58,8 +58,8 @@ impl<'a> Subject<'a> {
         now: Timestamp,
     ) -> Vec<Forward<'a>> {
         let mut forward = Vec::new();
-        for rule in &self.rules {
-            let stable = history.stable(policy, rule, settle, now);
+        for (place, rule) in self.rules.iter().enumerate() {
+            let stable = history.stable(policy, (place, rule), settle, now);
             if !history::is_rollback(rule, stable) {
                 forward.push(Forward { rule, stable });
             }

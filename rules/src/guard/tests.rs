@@ -53,7 +53,7 @@ pub(super) fn identity() -> Identity {
 }
 
 fn request(before: &Value, after: &Value, author: Author) -> Request {
-    Request { identity: identity(), author, change: change(&route(before), &route(after)) }
+    Request { identity: identity(), author, change: change(&route(before), &route(after)).into() }
 }
 
 fn record(entry: &Value) -> Record {
@@ -334,7 +334,7 @@ fn two_ports_of_a_canary_are_one_canary() {
         splits(&Policy::read(&policy).unwrap()).0
     };
     let change = change(&of(refs(0)), &of(refs(40)));
-    let request = Request { identity: identity(), author: Author::Bot, change };
+    let request = Request { identity: identity(), author: Author::Bot, change: change.into() };
     let guards = [guard(json!({"caps": {"maxShare": 70}}))];
     let verdict = judge(&guards, &request, &History::default(), &[], "2026-11-25T00:00:00Z".parse().unwrap());
     assert_eq!(verdict.causes.iter().map(|cause| cause.code).collect::<Vec<_>>(), [Code::MaxShare]);

@@ -119,7 +119,7 @@ fn gone_in_3_0(look: &Look<'_>, answer: &mut Answer) {
                 "tracing" => "use MeshTrace",
                 _ => "remove it",
             };
-            gone(look.field(format_args!("")).key(key.as_str()), &format!("{} without a word", quoted(key)), help);
+            gone(look.field(format_args!("")).key(key.clone()), &format!("{} without a word", quoted(key)), help);
         }
         return;
     }
@@ -188,7 +188,7 @@ fn unknown_in_route(look: &Look<'_>, answer: &mut Answer) {
     let http = look.object.kind == "MeshHTTPRoute";
     let mut keys = |at: &dyn Fn() -> String, value: &Value, known: &[&str]| {
         for (key, _) in value.as_object().into_iter().flatten().filter(|(key, _)| !known.contains(&key.as_str())) {
-            let field = look.field(format_args!("{}", at())).key(key.as_str());
+            let field = look.field(format_args!("{}", at())).key(key.clone());
             let help = format!("the fields here are {}", known.join(", "));
             answer.found(RULE.at(field, format!("{} has no such field: {}", look.object.kind, quoted(key))).help(help));
         }

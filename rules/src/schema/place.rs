@@ -45,7 +45,7 @@ impl<'a> Place<'a> {
     pub(crate) fn to_field_path(self) -> FieldPath {
         self.steps().into_iter().fold(FieldPath::root(), |path, step| match step {
             Step::Root => path,
-            Step::Field(name) | Step::Key(name) => path.key(name),
+            Step::Field(name) | Step::Key(name) => path.key(name.to_owned()),
             Step::Index(index) => path.index(index),
         })
     }

@@ -2,15 +2,15 @@
 
 use crate::field::FieldPath;
 use crate::policy::{BackendRef, TagSet, TargetRef};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 /// Stable text identity of a service: `summarize-v2.demo:8080`, `summarize{version=v2}`,
-/// `MeshExternalService/openai`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ServiceKey(String);
+/// `MeshExternalService/openai`. All rules of a route name the same few, hence the text is shared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceKey(Arc<str>);
 
 impl ServiceKey {
     /// The text.
@@ -26,7 +26,19 @@ impl ServiceKey {
 
 impl<T: Into<String>> From<T> for ServiceKey {
     fn from(text: T) -> Self {
-        Self(text.into())
+        Self(text.into().into())
+    }
+}
+
+impl Serialize for ServiceKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
     }
 }
 
@@ -44,9 +56,9 @@ pub struct Backend {
     /// The same without its port.
     pub unported: ServiceKey,
     /// Its plain name, as `sluice.yaml` says it.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its namespace, where it has one.
-    pub namespace: Option<String>,
+    pub namespace: Option<Arc<str>>,
     /// Its weight; the sum when the rule names it several times.
     pub weight: u64,
     /// Is the weight written, or Kuma's default of 1?
@@ -81,7 +93,7 @@ impl Entry {
 impl Backend {
     /// Is it the service that a person calls `name`: its whole key, its key without port, or its plain name?
     pub fn is(&self, name: &str) -> bool {
-        self.service.as_str() == name || self.unported.as_str() == name || self.name == name
+        self.service.as_str() == name || self.unported.as_str() == name || &*self.name == name
     }
 
     /// The only backend of a rule, which has no weight to write.
@@ -115,13 +127,46 @@ pub(super) fn add(backends: &mut Vec<Backend>, service: Service, entry: Entry) {
     }
 }
 
+/// The services that the references of one policy name: mostly the same few again and again.
+#[derive(Default)]
+pub(super) struct Services<'a>(Vec<(&'a BackendRef, Service)>);
+
+/// A policy of ever new services is not searched through for each.
+const MOST_REMEMBERED: usize = 16;
+
+impl<'a> Services<'a> {
+    /// [`Service::of_backend`], of the same `home` each time.
+    pub(super) fn of_backend(&mut self, backend: &'a BackendRef, home: Option<&str>) -> Service {
+        if let Some((_, service)) = self.0.iter().find(|(known, _)| is_same(known, backend)) {
+            return service.clone();
+        }
+        let service = Service::of_backend(backend, home);
+        if self.0.len() < MOST_REMEMBERED {
+            self.0.push((backend, service.clone()));
+        }
+        service
+    }
+}
+
+/// Do both name the same service, whatever the weight?
+fn is_same(a: &BackendRef, b: &BackendRef) -> bool {
+    a.name == b.name
+        && a.kind == b.kind
+        && a.port == b.port
+        && a.namespace == b.namespace
+        && a.section_name == b.section_name
+        && a.mesh == b.mesh
+        && a.labels == b.labels
+        && a.tags == b.tags
+}
+
 /// A service as a reference names it.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     pub(super) key: ServiceKey,
     pub(super) unported: ServiceKey,
-    pub(super) name: String,
-    pub(super) namespace: Option<String>,
+    pub(super) name: Arc<str>,
+    pub(super) namespace: Option<Arc<str>>,
 }
 
 const DISPLAY_NAME: &str = "kuma.io/display-name";
@@ -173,26 +218,27 @@ impl Service {
         }
         text += name.as_deref().unwrap_or_default();
         if let Some(namespace) = &namespace {
-            text += &format!(".{namespace}");
+            let _ = write!(text, ".{namespace}");
         }
         labels.extend(backend.tags.clone());
         text += &braces(&labels);
         if let Some(mesh) = &backend.mesh {
-            text += &format!("@{mesh}");
+            let _ = write!(text, "@{mesh}");
         }
-        let key = port.map_or_else(|| text.clone(), |port| format!("{text}:{port}"));
-        Self { key: key.into(), name: name.unwrap_or_else(|| text.clone()), unported: text.into(), namespace }
+        let unported = ServiceKey::from(text.as_str());
+        let key = port.map_or_else(|| unported.clone(), |port| format!("{text}:{port}").into());
+        Self { key, unported, name: name.unwrap_or(text).into(), namespace: namespace.map(Into::into) }
     }
 
     pub(super) fn of_tags(tags: &TagSet) -> Self {
         let mut rest = tags.clone();
         let name = rest.remove("kuma.io/service").unwrap_or_default();
-        let key = ServiceKey(format!("{name}{}", braces(&rest)));
-        Self { unported: key.clone(), key, name, namespace: None }
+        let key = ServiceKey::from(format!("{name}{}", braces(&rest)));
+        Self { unported: key.clone(), key, name: name.into(), namespace: None }
     }
 
     pub(super) fn redirect(host: &str) -> Self {
-        let key = ServiceKey(format!("redirect/{host}"));
+        let key = ServiceKey::from(format!("redirect/{host}"));
         Self { unported: key.clone(), name: key.0.clone(), key, namespace: None }
     }
 }

@@ -85,6 +85,11 @@ pub fn shift(old: &Split, new: &Split) -> f64 {
 /// distance counts. A removed rule likewise, with what may serve them now. When other clients are reached, those who
 /// join are compared with the destination, which answered them, and so are those who leave.
 pub fn change(old: &[Split], new: &[Split]) -> Change {
+    change_to(old, new, || digest(new))
+}
+
+/// [`change`] for whoever has the [`digest`] of the new splits at hand.
+pub fn change_to(old: &[Split], new: &[Split], digest: impl FnOnce() -> String) -> Change {
     let mut pairs: BTreeMap<&RuleKey, (Vec<&Split>, Vec<&Split>)> = BTreeMap::new();
     for split in old {
         pairs.entry(&split.rule).or_default().0.push(split);
@@ -92,29 +97,38 @@ pub fn change(old: &[Split], new: &[Split]) -> Change {
     for split in new {
         pairs.entry(&split.rule).or_default().1.push(split);
     }
-    let (served_before, serve_now) = (Served::by(old), Served::by(new));
+    // Most changes neither add nor remove a rule.
+    let (mut served_before, mut serve_now) = (None, None);
     let mut rules = Vec::new();
-    let mut proposed: Vec<Canon> = new.iter().map(|split| canon(split, Side::Rule(split))).collect();
+    let mut removed: Vec<Canon> = Vec::new();
     for (before, after) in pairs.into_values() {
         // Rules with one key are paired in their order: to swap two of them is a change, the later one counts in Kuma.
         for position in 0..before.len().max(after.len()) {
             let changed = match (before.get(position), after.get(position)) {
+                (Some(before), Some(after)) if is_same(before, after) => None,
                 (Some(before), Some(after)) => moved(before, after),
-                (None, Some(after)) => Some(appeared(after, &served_before, What::Added)),
+                (None, Some(after)) => {
+                    Some(appeared(after, served_before.get_or_insert_with(|| Served::by(old)), What::Added))
+                }
                 (Some(before), None) => {
-                    proposed.push(canon(before, Side::Itself(before)));
-                    Some(appeared(before, &serve_now, What::Removed))
+                    removed.push(canon(before, Side::Itself(before)));
+                    Some(appeared(before, serve_now.get_or_insert_with(|| Served::by(new)), What::Removed))
                 }
                 (None, None) => None,
             };
             rules.extend(changed.filter(|changed| changed.shift > 0.0 || changed.widened));
         }
     }
+    let digest = if removed.is_empty() {
+        digest()
+    } else {
+        sealed(new.iter().map(|split| canon(split, Side::Rule(split))).chain(removed).collect())
+    };
     Change {
         shift: rules.iter().map(|rule| rule.shift).fold(0.0, f64::max),
         widened: rules.iter().any(|rule| rule.widened),
         rules,
-        digest: sealed(proposed),
+        digest,
     }
 }
 
@@ -201,6 +215,18 @@ pub(crate) fn distance(before: &Shares, after: &Shares) -> f64 {
     (sum / 2.0).min(100.0)
 }
 
+/// Do both surely do the same with the same traffic? In doubt, no.
+fn is_same(old: &Split, new: &Split) -> bool {
+    let same = |(a, b): (&Backend, &Backend)| {
+        a.weight == b.weight && a.implied == b.implied && a.service == b.service && a.unported == b.unported
+    };
+    std::ptr::eq(old, new)
+        || (old.clients == new.clients
+            && old.destination == new.destination
+            && old.backends.len() == new.backends.len()
+            && old.backends.iter().zip(&new.backends).all(same))
+}
+
 fn moved(old: &Split, new: &Split) -> Option<RuleChange> {
     let widened = !old.clients.covers(&new.clients);
     let narrowed = !new.clients.covers(&old.clients);
@@ -224,7 +250,7 @@ struct Served<'a>(BTreeMap<(&'a str, &'a ServiceKey), Serving<'a>>);
 #[derive(Default)]
 struct Serving<'a> {
     /// One rule for each of the different splits.
-    different: BTreeMap<Vec<(ServiceKey, u64, u64)>, &'a Split>,
+    different: BTreeMap<Vec<(&'a ServiceKey, u64, u64)>, &'a Split>,
     catch_all: bool,
 }
 
@@ -247,7 +273,7 @@ impl<'a> Served<'a> {
 
 fn appeared(split: &Split, others: &Served, what: What) -> RuleChange {
     let nobody = Serving::default();
-    let serving = others.0.get(&(split.mesh.as_str(), &split.destination)).unwrap_or(&nobody);
+    let serving = others.0.get(&(&*split.mesh, &split.destination)).unwrap_or(&nobody);
     let countless = serving.different.len() > MOST_DIFFERENT;
     let mut places = Vec::new();
     if !serving.catch_all || countless {
@@ -285,9 +311,9 @@ fn measure(old: Side, new: Side) -> RuleChange {
     let raised = after.iter().map(|(service, to)| (service, before.get(service).copied().unwrap_or(0.0), *to));
     let raised = raised.filter(|(_, from, to)| to > from);
     RuleChange {
-        mesh: split.mesh.clone(),
+        mesh: split.mesh.to_string(),
         destination: split.destination.clone(),
-        namespace: split.namespace.clone(),
+        namespace: split.namespace.as_deref().map(str::to_owned),
         rule: split.rule.clone(),
         what: What::Moved,
         shift: distance(&before, &after),
@@ -301,28 +327,28 @@ fn measure(old: Side, new: Side) -> RuleChange {
     }
 }
 
-type Canon = (RuleKey, String, Vec<(ServiceKey, u64, u64)>);
+type Canon<'a> = (&'a RuleKey, &'a str, Vec<(&'a ServiceKey, u64, u64)>);
 
-fn canon(split: &Split, side: Side) -> Canon {
+fn canon<'a>(split: &'a Split, side: Side) -> Canon<'a> {
     let mut shares = Vec::new();
     if side.is_itself() {
-        shares.push((split.destination.clone(), 1, 1));
+        shares.push((&split.destination, 1, 1));
     } else {
         let total = split.total();
         for backend in split.backends.iter().filter(|backend| backend.weight > 0) {
             let common = common_divisor(backend.weight, total);
-            shares.push((backend.service.clone(), backend.weight / common, total / common));
+            shares.push((&backend.service, backend.weight / common, total / common));
         }
         shares.sort();
     }
-    (split.rule.clone(), split.clients.to_string(), shares)
+    (&split.rule, split.clients.as_str(), shares)
 }
 
 /// Rules with one key keep their order, as it matters to Kuma.
 fn sealed(mut canons: Vec<Canon>) -> String {
-    canons.sort_by(|a, b| a.0.cmp(&b.0));
-    let text = serde_json::json!(canons).to_string();
-    hex::encode(Sha256::digest(text))
+    canons.sort_by(|a, b| a.0.cmp(b.0));
+    // Texts and whole numbers can always be written.
+    hex::encode(Sha256::digest(serde_json::to_vec(&canons).unwrap_or_default()))
 }
 
 fn common_divisor(a: u64, b: u64) -> u64 {

@@ -2,11 +2,19 @@
 
 use crate::policy::{Selector, TargetRef};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 /// Whose traffic a policy routes: any of these groups.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Clients(BTreeSet<Group>);
+pub struct Clients(Arc<Told>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Told {
+    groups: BTreeSet<Group>,
+    /// As a person reads it, and as a digest binds to it.
+    text: String,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
@@ -54,13 +62,16 @@ impl Clients {
 
     /// Is everybody in `other` surely in here too? In doubt, no.
     pub fn covers(&self, other: &Self) -> bool {
-        other.0.iter().all(|theirs| self.0.iter().any(|ours| ours.covers(theirs)))
+        let covered = |theirs: &Group| self.0.groups.iter().any(|ours| ours.covers(theirs));
+        Arc::ptr_eq(&self.0, &other.0) || other.0.groups.iter().all(covered)
     }
 }
 
 impl FromIterator<Group> for Clients {
     fn from_iter<T: IntoIterator<Item = Group>>(groups: T) -> Self {
-        Self(groups.into_iter().collect())
+        let groups: BTreeSet<Group> = groups.into_iter().collect();
+        let text = told(&groups);
+        Self(Arc::new(Told { groups, text }))
     }
 }
 
@@ -86,24 +97,34 @@ fn specific(labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.into_iter().filter(|(_, value)| value != "*").collect()
 }
 
-impl fmt::Display for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, group) in self.0.iter().enumerate() {
-            let Group { kind, name, namespace, section, labels, proxy_types } = group;
-            let separator = if position == 0 { "" } else { ", " };
-            write!(f, "{separator}{kind}")?;
-            for (word, value) in [("", name), ("namespace ", namespace), ("port ", section)] {
-                if let Some(value) = value {
-                    write!(f, " {word}{value}")?;
-                }
-            }
-            for (key, value) in labels {
-                write!(f, " {key}={value}")?;
-            }
-            for proxy_type in proxy_types {
-                write!(f, " {proxy_type}")?;
+fn told(groups: &BTreeSet<Group>) -> String {
+    let mut text = String::new();
+    for Group { kind, name, namespace, section, labels, proxy_types } in groups {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{separator}{kind}");
+        for (word, value) in [("", name), ("namespace ", namespace), ("port ", section)] {
+            if let Some(value) = value {
+                let _ = write!(text, " {word}{value}");
             }
         }
-        Ok(())
+        for (key, value) in labels {
+            let _ = write!(text, " {key}={value}");
+        }
+        for proxy_type in proxy_types {
+            let _ = write!(text, " {proxy_type}");
+        }
+    }
+    text
+}
+
+impl fmt::Display for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
+    }
+}
+
+impl Clients {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0.text
     }
 }

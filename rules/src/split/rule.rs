@@ -1,15 +1,15 @@
 //! Which rule it is, wherever it stands in the file.
 
 use super::ServiceKey;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 /// Identity of a rule: mesh, kind of route, destination and matches in canonical form. Reordering changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RuleKey(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleKey(Arc<str>);
 
 /// A longer key is told briefly in a ledger.
 const LONGEST: usize = 240;
@@ -23,9 +23,11 @@ impl RuleKey {
         if !hostnames.is_empty() {
             let mut hostnames = hostnames.to_vec();
             hostnames.sort();
-            text += &format!(" {}", hostnames.join(","));
+            let _ = write!(text, " {}", hostnames.join(","));
         }
-        Self(format!("{text} {matches}"))
+        text.push(' ');
+        text += matches;
+        Self(text.into())
     }
 
     /// The same where it is short; else its beginning with a hash, for where much room for it would be too much.
@@ -34,7 +36,7 @@ impl RuleKey {
             return self.clone();
         }
         let start = self.0.char_indices().map(|(at, _)| at).take_while(|at| *at <= LONGEST / 2).last().unwrap_or(0);
-        Self(format!("{}…{}", &self.0[..start], &hex::encode(Sha256::digest(&self.0))[..32]))
+        Self(format!("{}…{}", &self.0[..start], &hex::encode(Sha256::digest(self.0.as_bytes()))[..32]).into())
     }
 
     pub(crate) fn is_catch_all(&self) -> bool {
@@ -52,46 +54,75 @@ impl fmt::Display for RuleKey {
     }
 }
 
+impl Serialize for RuleKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RuleKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(text.into()))
+    }
+}
+
 /// The matches as one text, and whether they take every request.
 pub(super) fn canonical_matches(matches: &[Value]) -> (String, bool) {
-    let canonical = canonical(&Value::from(matches));
-    let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
-    let takes_all = |one: &Value| *one == everything || *one == json!({});
-    let catch_all = canonical.as_array().is_none_or(|list| list.is_empty() || list.iter().any(takes_all));
-    (if catch_all { ANY.to_owned() } else { canonical.to_string() }, catch_all)
+    let list = set(matches.iter().map(|one| told(one, false)));
+    let takes_all = |one: &String| one == r#"{"path":{"type":"PathPrefix","value":"/"}}"# || one == "{}";
+    let catch_all = list.is_empty() || list.iter().any(takes_all);
+    (if catch_all { ANY.to_owned() } else { format!("[{}]", list.join(",")) }, catch_all)
 }
 
-/// Keys in order, `null` left out, lists as sets: every list inside `matches` is one.
-fn canonical(value: &Value) -> Value {
+/// Each once, in order: every list inside `matches` is a set.
+fn set(texts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut texts: Vec<_> = texts.collect();
+    texts.sort();
+    texts.dedup();
+    texts
+}
+
+fn told(value: &Value, is_named: bool) -> String {
+    let mut text = String::with_capacity(96);
+    tell(value, is_named, &mut text);
+    text
+}
+
+/// Keys in order, `null` left out, lists as sets. What `is_named`, a header or query parameter, is compared exactly
+/// when it has no `type`.
+fn tell(value: &Value, is_named: bool, text: &mut String) {
     match value {
         Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().filter(|(_, value)| !value.is_null()).collect();
-            entries.sort_by_key(|(key, _)| *key);
-            let mut sorted: Map<String, Value> = Map::new();
-            for (key, value) in entries {
-                let named = matches!(key.as_str(), "headers" | "queryParams");
-                let value = if named { with_type(value) } else { value.clone() };
-                sorted.insert(key.clone(), canonical(&value));
-            }
-            Value::Object(sorted)
+            let exact = Value::String("Exact".to_owned());
+            let typed = (is_named && !map.contains_key("type")).then_some(("type", &exact));
+            tell_map(map.iter().map(|(key, value)| (key.as_str(), value)).chain(typed), text);
         }
         Value::Array(items) => {
-            let mut items: Vec<_> = items.iter().map(canonical).collect();
-            items.sort_by_cached_key(Value::to_string);
-            items.dedup();
-            Value::Array(items)
+            text.push('[');
+            *text += &set(items.iter().map(|item| told(item, false))).join(",");
+            text.push(']');
         }
-        other => other.clone(),
+        other => {
+            let _ = write!(text, "{other}");
+        }
     }
 }
 
-/// A header or query parameter without `type` is compared exactly.
-fn with_type(list: &Value) -> Value {
-    let mut list = list.clone();
-    for item in list.as_array_mut().into_iter().flatten() {
-        if let Some(item) = item.as_object_mut() {
-            item.entry("type").or_insert_with(|| "Exact".into());
+fn tell_map<'a>(entries: impl Iterator<Item = (&'a str, &'a Value)>, text: &mut String) {
+    let mut entries: Vec<_> = entries.filter(|(_, value)| !value.is_null()).collect();
+    entries.sort_by_key(|(key, _)| *key);
+    text.push('{');
+    for (position, (key, value)) in entries.into_iter().enumerate() {
+        let comma = if position > 0 { "," } else { "" };
+        let _ = write!(text, "{comma}{}:", Value::from(key));
+        match value {
+            Value::Array(items) if matches!(key, "headers" | "queryParams") => {
+                text.push('[');
+                *text += &set(items.iter().map(|item| told(item, true))).join(",");
+                text.push(']');
+            }
+            value => tell(value, false, text),
         }
     }
-    list
+    text.push('}');
 }

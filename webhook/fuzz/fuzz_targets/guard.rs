@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     let request = Request {
         identity: new.identity().clone(),
         author: Author::Account { name: "system:serviceaccount:argocd:argocd".into(), groups: Vec::new() },
-        change: change(&splits(&old).0, &splits(&new).0),
+        change: change(&splits(&old).0, &splits(&new).0).into(),
     };
     let verdict = judge(&guards, &request, &History::default(), &[], now);
     assert_eq!(verdict.outcome == Outcome::Denied, verdict.causes.iter().any(|cause| cause.effect == sluice_rules::guard::Effect::Denied));

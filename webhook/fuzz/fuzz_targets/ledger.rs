@@ -70,7 +70,7 @@ fuzz_target!(|bytes: &[u8]| {
                     continue;
                 }
                 let author = Author::Account { name: "argocd".into(), groups: Vec::new() };
-                let request = Request { identity, author, change };
+                let request = Request { identity, author, change: change.into() };
                 let covers = covered(&guards, &request);
                 let covering = &covers[0];
                 let ledger =

@@ -137,7 +137,7 @@ mod tests {
             },
             before: std::sync::Arc::default(),
             after: std::sync::Arc::default(),
-            change: split::change(&[], &[]),
+            change: split::change(&[], &[]).into(),
             verdict: Verdict::default(),
             health: Health {
                 findings: findings.iter().map(finding).collect(),

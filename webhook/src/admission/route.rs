@@ -1,8 +1,8 @@
 //! Policies of Kuma: what a write does to traffic, and how healthy what is written is.
 
-use super::cache::Parts;
+use super::cache::{Pair, Side};
 use super::{Admission, Outcome, World, Write, examine};
-use crate::ledger::{Asked, Unavailable};
+use crate::ledger::{Asked, Splits, Unavailable};
 use crate::review::{Cause, Object, Request, UserInfo};
 use serde_json::{Value, json};
 use sluice_rules::diagnostic::Diagnostic;
@@ -22,11 +22,11 @@ pub(super) struct Assessed {
     /// Which policy.
     pub(super) identity: Identity,
     /// Its splits before; none when it was not there.
-    pub(super) before: Arc<Vec<Split>>,
+    pub(super) before: Arc<Splits>,
     /// Its splits afterwards; none when it is deleted.
-    pub(super) after: Arc<Vec<Split>>,
+    pub(super) after: Arc<Splits>,
     /// What changes.
-    pub(super) change: Change,
+    pub(super) change: Arc<Change>,
     /// What Kuma answers to what is written; nothing when it goes away.
     pub(super) verdict: validate::Verdict,
     /// How healthy what is written is.
@@ -66,7 +66,7 @@ impl Admission {
                 request: guard::Request {
                     identity: assessed.identity.clone(),
                     author: author(&request.user_info),
-                    change: assessed.change.clone(),
+                    change: Arc::clone(&assessed.change),
                 },
                 uid: write.object().and_then(|object| object.metadata.uid.as_deref()).unwrap_or_default().to_owned(),
                 version: write.old.and_then(|old| Some(old.metadata.resource_version.as_deref()?.to_owned())),
@@ -105,29 +105,40 @@ impl Admission {
         request: &Request<'_, Object<'_>>,
         world: &World,
     ) -> Result<Arc<Assessed>, Vec<Diagnostic>> {
-        let parts = parts(write, request);
-        if let Some(assessed) = self.cache.find(&parts, &world.known, &world.kuma) {
+        // What cannot be read was stored before there was a schema, and routes nothing.
+        let old = write.old.and_then(|old| self.side(old, write, request).ok());
+        let new = write.new.map(|new| self.side(new, write, request)).transpose()?;
+        let (new, policy) = new.map_or((None, None), |(side, policy)| (Some(side), policy));
+        let pair = Pair { name: name(write, request), old: old.map(|(side, _)| side), new };
+        // What has neither state is known by nothing but its name.
+        let is_known = pair.old.is_some() || pair.new.is_some();
+        if let Some(assessed) = is_known.then(|| self.cache.find(&pair, &world.known, &world.kuma)).flatten() {
             return Ok(assessed);
         }
-        let assessed = Arc::new(assess(write, request, world)?);
-        self.cache.keep(&parts, &world.known, &world.kuma, &assessed);
+        let assessed = Arc::new(assess(write, request, world, &pair, policy)?);
+        if is_known {
+            self.cache.keep(pair, &world.known, &world.kuma, &assessed);
+        }
         Ok(assessed)
     }
-}
 
-fn parts<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> Parts<&'a str> {
-    let side = |object: Option<&'a Object<'a>>| match object {
-        Some(object) => {
-            let mesh = object.mesh.as_deref().unwrap_or_default();
-            ["there", &*object.api_version, mesh, object.raw_labels(), object.spec()]
+    /// One state of the policy, and the policy itself if it had to be read.
+    fn side(
+        &self,
+        object: &Object,
+        write: &Write,
+        request: &Request<'_, Object<'_>>,
+    ) -> Result<(Arc<Side>, Option<Policy>), Vec<Diagnostic>> {
+        let mesh = object.mesh.as_deref().unwrap_or_default();
+        let namespace = namespace(write, request).unwrap_or_default();
+        let parts = [&*request.kind.kind, namespace, &*object.api_version, mesh, object.raw_labels(), object.spec()];
+        if let Some(side) = self.cache.side(&parts) {
+            return Ok((side, None));
         }
-        None => [""; 5],
-    };
-    let [was, old_version, old_mesh, old_labels, old_spec] = side(write.old);
-    let [is, version, mesh, labels, spec] = side(write.new);
-    let (kind, name) = (&*request.kind.kind, name(write, request));
-    let namespace = namespace(write, request).unwrap_or_default();
-    [kind, name, namespace, was, old_version, old_mesh, old_labels, old_spec, is, version, mesh, labels, spec]
+        let policy = read(object, write, request)?;
+        let splits = Splits::from(split::splits(&policy).0);
+        Ok((self.cache.keep_side(&parts, splits), Some(policy)))
+    }
 }
 
 fn name<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> &'a str {
@@ -140,28 +151,40 @@ fn namespace<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> Opt
     own.or(request.namespace.as_deref()).filter(|namespace| !namespace.is_empty())
 }
 
-fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Result<Assessed, Vec<Diagnostic>> {
-    let identity_of = |object: &Object, labels: &BTreeMap<String, String>| {
-        let mesh = object.mesh.as_deref().or_else(|| labels.get("kuma.io/mesh").map(String::as_str));
-        Identity {
-            kind: request.kind.kind.to_string(),
-            mesh: mesh.filter(|mesh| !mesh.is_empty()).unwrap_or("default").to_owned(),
-            namespace: namespace(write, request).map(str::to_owned),
-            name: name(write, request).to_owned(),
-        }
-    };
-    let read = |object: &Object| {
-        let labels = object.labels();
-        Policy::of_spec(identity_of(object, &labels), labels, object.spec())
-    };
-    // What cannot be read was stored before there was a schema, and routes nothing.
-    let old = write.old.and_then(|old| read(old).ok());
-    let new = write.new.map(read).transpose()?;
-    let splits = |policy: &Option<Policy>| policy.as_ref().map(|policy| split::splits(policy).0).unwrap_or_default();
-    let (before, after) = (Arc::new(splits(&old)), Arc::new(splits(&new)));
+fn identity(
+    object: &Object,
+    labels: &BTreeMap<String, String>,
+    write: &Write,
+    request: &Request<'_, Object<'_>>,
+) -> Identity {
+    let mesh = object.mesh.as_deref().or_else(|| labels.get("kuma.io/mesh").map(String::as_str));
+    Identity {
+        kind: request.kind.kind.to_string(),
+        mesh: mesh.filter(|mesh| !mesh.is_empty()).unwrap_or("default").to_owned(),
+        namespace: namespace(write, request).map(str::to_owned),
+        name: name(write, request).to_owned(),
+    }
+}
+
+fn read(object: &Object, write: &Write, request: &Request<'_, Object<'_>>) -> Result<Policy, Vec<Diagnostic>> {
+    let labels = object.labels();
+    Policy::of_spec(identity(object, &labels, write, request), labels, object.spec())
+}
+
+/// `policy` is the new one, if it was read already.
+fn assess(
+    write: &Write,
+    request: &Request<'_, Object<'_>>,
+    world: &World,
+    pair: &Pair,
+    policy: Option<Policy>,
+) -> Result<Assessed, Vec<Diagnostic>> {
+    let splits = |side: &Option<Arc<Side>>| side.as_ref().map(|side| Arc::clone(&side.splits)).unwrap_or_default();
+    let (before, after) = (splits(&pair.old), splits(&pair.new));
+    let object = write.object().ok_or_else(Vec::new)?;
     let mut assessed = Assessed {
-        identity: write.object().map(|object| identity_of(object, &object.labels())).ok_or_else(Vec::new)?,
-        change: split::change(&before, &after),
+        identity: identity(object, &object.labels(), write, request),
+        change: Arc::new(split::change_to(&before, &after, || after.digest().to_owned())),
         before,
         after,
         verdict: validate::Verdict::default(),
@@ -172,11 +195,12 @@ fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Re
     if let Some(object) = write.new.filter(|_| changed) {
         let document = document(object, request)?;
         assessed.verdict = validate::verdict(&document, &world.kuma);
-        let moves = Some(&assessed.change).filter(|change| !change.rules.is_empty());
-        let subject = health::Subject { document: &document, policy: new.as_ref(), change: moves };
+        let policy = policy.map_or_else(|| read(object, write, request), Ok)?;
+        let moves = Some(&*assessed.change).filter(|change| !change.rules.is_empty());
+        let subject = health::Subject { document: &document, policy: Some(&policy), change: moves };
         assessed.health = health::examine(&subject, &world.known, &world.kuma);
         if assessed.has_something_to_say() {
-            assessed.services = services(assessed.before.iter().chain(&*assessed.after));
+            assessed.services = services(assessed.before.iter().chain(assessed.after.iter()));
             assessed.services.extend(targets(&document));
         }
     }
@@ -184,6 +208,14 @@ fn assess(write: &Write, request: &Request<'_, Object<'_>>, world: &World) -> Re
 }
 
 impl Assessed {
+    /// About what it takes beside the splits, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let services = self.services.iter().map(|service| 64 + service.len()).sum::<usize>();
+        let texts = self.verdict.violations.iter().map(|violation| violation.field.len() + violation.message.len());
+        let found = self.health.findings.iter().map(|finding| finding.message.len() + finding.help.len() + 200);
+        self.change.rules.len() * 1000 + services + texts.chain(found).sum::<usize>()
+    }
+
     /// Is there anything that a guard could ask better health for?
     pub(super) fn has_something_to_say(&self) -> bool {
         !self.verdict.violations.is_empty() || !self.health.findings.is_empty()
@@ -221,7 +253,7 @@ fn services<'a>(splits: impl Iterator<Item = &'a Split>) -> BTreeSet<String> {
     for split in splits {
         let keys = split.backends.iter().flat_map(|backend| [backend.service.as_str(), backend.unported.as_str()]);
         found.extend(keys.chain([split.destination.as_str()]).map(str::to_owned));
-        found.extend(split.backends.iter().map(|backend| backend.name.clone()));
+        found.extend(split.backends.iter().map(|backend| backend.name.to_string()));
         found.insert(plain(split.destination.as_str()).to_owned());
     }
     found

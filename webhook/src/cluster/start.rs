@@ -78,6 +78,10 @@ pub struct Args {
     /// Put the self-made CAs into this ValidatingWebhookConfiguration, which somebody else applies
     #[arg(long, value_name = "NAME", requires = "self_signed", conflicts_with = "register")]
     trust: Option<String>,
+    /// How long an admitted change may be on its way before it counts no more, the same for all replicas: no less than the
+    /// API server's --request-timeout
+    #[arg(long, value_name = "TIME", default_value_t = Period(ledger::LEASE))]
+    lease: Period,
     /// How often what is already there is scored and reported; 0s: never
     #[arg(long, value_name = "TIME", default_value = "10m")]
     scan: SignedDuration,
@@ -129,7 +133,7 @@ impl Args {
         let client = Client::try_from(self.config().await?).context("cannot speak to the API server")?;
         let Shares { world, readiness, certificate, metrics, kuma } = *shares;
         world.update(|world| world.in_cluster = true);
-        let ledger = ledger::Cluster::new(client.clone(), &self.replica);
+        let ledger = ledger::Cluster::new(client.clone(), &self.replica, self.lease.0);
         let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let progress = Arc::new(Progress::default());
         let settings = Settings { client: client.clone(), world: world.clone(), seen: sender, kuma };

@@ -1,6 +1,6 @@
 //! `sluice-webhook serve`.
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Settings};
 use crate::cluster;
 use crate::guards;
 use crate::ledger::{Ledger, Memory};
@@ -83,6 +83,12 @@ pub struct Args {
     /// What is logged, such as `debug` or `warn,sluice_webhook=info`
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: String,
+    /// More accounts whose writes pass unjudged and are counted, such as another controller that the cluster depends on
+    #[arg(long, value_name = "USER", value_delimiter = ',')]
+    exempt: Vec<String>,
+    /// The account of the bot, which writes a ShiftApproval for whoever approved its pull request
+    #[arg(long, value_name = "USER", default_value_t = Settings::default().bot)]
+    bot_account: String,
     /// Sends traces there with OTLP over HTTP, such as http://collector:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
@@ -129,7 +135,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
         serve_certificate_files(cert, key, &certificate, &readiness);
     }
-    let admission = if args.cluster.is_given() {
+    let mut admission = if args.cluster.is_given() {
         let (world, readiness, certificate, kuma) = (&world, &readiness, &certificate, args.kuma);
         let shares = cluster::start::Shares { world, readiness, certificate, metrics: &metrics, kuma };
         let mut admission = Admission::new(world.clone(), args.cluster.start(&shares).await?);
@@ -145,6 +151,8 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         let ledger = without_cluster(args.guards.as_deref().unwrap_or(Path::new("")), &world, &readiness);
         Admission::new(world, ledger)
     };
+    admission.settings.exempt.extend_from_slice(&args.exempt);
+    admission.settings.bot.clone_from(&args.bot_account);
     let admission = Arc::new(admission);
     let handler = server::handler(move |body, deadline| {
         let admission = Arc::clone(&admission);

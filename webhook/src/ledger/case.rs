@@ -28,7 +28,7 @@ impl<'a> Case<'a> {
             policy: self.asked.request.identity.clone(),
             uid: self.asked.uid.clone(),
             version: self.asked.version.clone(),
-            digest: ledger.digest(&self.asked.after),
+            digest: self.asked.after.digest_of(ledger),
         }
     }
 
@@ -47,7 +47,8 @@ impl<'a> Case<'a> {
             // Where a watch tells of writes at once, what it has not told of yet happened a moment ago at most.
             at: self.terms.watched.then_some(now),
         };
-        ledger.observe(&sight, cover.settle, self.terms, now)
+        let digest = |ledger: &guard::Ledger| self.asked.before.digest_of(ledger);
+        ledger.observe_as(&sight, digest, cover.settle, self.terms, now)
     }
 
     pub(super) fn judge(&self, ledgers: &[&guard::Ledger], now: Timestamp) -> Verdict {

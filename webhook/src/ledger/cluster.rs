@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 use store::{Store, Trouble, View};
 use tokio::time::{sleep, timeout_at};
 
-/// How long a change may be in flight: the API server's default request timeout.
-pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(60);
+/// How long a change may be in flight unless something else is known: the API server's default request timeout.
+pub const LEASE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Replicas read the API server's clock, each to within a second and a half; 4 s leave room for drift.
-const TERMS: Terms = Terms { lease: LEASE, tolerance: SignedDuration::from_secs(4), watched: true };
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(4);
 
 /// An answer that is ready so long before the deadline still arrives.
 const MARGIN: Duration = Duration::from_millis(50);
@@ -46,6 +46,7 @@ struct Inner {
     store: Store,
     /// The name of this replica.
     replica: String,
+    terms: Terms,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     waiting: Mutex<Vec<Waiting>>,
     synced: AtomicBool,
@@ -96,10 +97,14 @@ pub struct Counts {
 impl Cluster {
     /// `replica` is this process's name among the replicas, such as its pod's. Nothing is read yet: [`Self::watch`] and
     /// [`Self::tend`] are to run beside the server.
-    pub fn new(client: kube::Client, replica: impl Into<String>) -> Self {
+    ///
+    /// `lease` is how long a change may be in flight after it was admitted: no less than the API server lets a request
+    /// last, or a change may be written that nobody counts any more. All replicas are to have the same.
+    pub fn new(client: kube::Client, replica: impl Into<String>, lease: SignedDuration) -> Self {
         Self(Arc::new(Inner {
             store: Store::new(client),
             replica: replica.into(),
+            terms: Terms { lease, tolerance: TOLERANCE, watched: true },
             slots: Mutex::default(),
             waiting: Mutex::default(),
             synced: AtomicBool::new(false),
@@ -132,7 +137,7 @@ impl Cluster {
 
     pub(super) async fn admit(&self, asked: &Asked, world: &World) -> Result<Verdict, Unavailable> {
         let inner = &self.0;
-        let case = Case::new(asked, world, &TERMS, &inner.replica);
+        let case = Case::new(asked, world, &inner.terms, &inner.replica);
         let covers = case.covers();
         if covers.is_empty() {
             return Ok(case.judge(&[], asked.now));

@@ -19,7 +19,7 @@ pub struct Memory {
 type Subject = (String, ServiceKey);
 
 /// One clock only, hence no tolerance.
-const TERMS: Terms = Terms { lease: super::cluster::LEASE, tolerance: SignedDuration::ZERO, watched: false };
+const TERMS: Terms = Terms { lease: super::LEASE, tolerance: SignedDuration::ZERO, watched: false };
 
 /// Beyond this, ledgers in which nothing counts any more are forgotten.
 const MANY: usize = 10_000;

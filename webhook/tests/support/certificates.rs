@@ -47,6 +47,10 @@ impl Authority {
         Pair { chain: chain + &self.certificate, key }
     }
 
+    pub(crate) fn pem(&self) -> &str {
+        &self.certificate
+    }
+
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()
     }

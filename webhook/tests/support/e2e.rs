@@ -98,13 +98,13 @@ impl Stage {
         until(&format!("the audit log has {annotation} of {namespace}/{name}"), async || {
             let log = self.audit_log();
             let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let ours = events.filter(|event| {
+            let mut ours = events.filter(|event| {
                 let object = &event["objectRef"];
                 object["namespace"] == namespace
                     && object["name"] == name
                     && !event["annotations"][annotation].is_null()
             });
-            found = ours.last().map(|event| event["annotations"].clone()).unwrap_or_default();
+            found = ours.next_back().map(|event| event["annotations"].clone()).unwrap_or_default();
             !found.is_null()
         })
         .await;
@@ -272,7 +272,7 @@ impl Story {
         let shown = arguments.join(" ");
         let is_file = |argument: &&str| argument.ends_with(".yaml");
         let arguments: Vec<_> =
-            arguments.iter().map(|argument| if is_file(&argument) { "-" } else { argument }).collect();
+            arguments.iter().map(|argument| if is_file(argument) { "-" } else { argument }).collect();
         let told = self.quietly(account, &arguments, input).await;
         writeln!(self.text, "# {what}\n{}$ kubectl {shown}", account.name).unwrap();
         for line in told.out.lines().chain(told.err.lines()) {

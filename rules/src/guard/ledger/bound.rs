@@ -13,7 +13,7 @@ const MOST_ENTRIES: usize = 256;
 /// More bytes than this are merged: an object may have about 1.5 MiB, and every reservation writes all of it.
 const MOST_BYTES: usize = 224 * 1024;
 /// What is kept of one record or of one policy.
-const MOST_RULES: usize = 128;
+pub(super) const MOST_RULES: usize = 128;
 const MOST_BYTES_OF_RULES: usize = 24 * 1024;
 /// What is kept of policies altogether.
 const MOST_POLICIES: usize = 64;
@@ -204,7 +204,7 @@ impl Known {
             room -= bytes;
             kept += 1;
         }
-        self.more = self.rules.len() - kept;
+        self.more += self.rules.len() - kept;
         self.rules.truncate(kept);
     }
 }

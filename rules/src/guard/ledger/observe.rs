@@ -1,5 +1,6 @@
 //! What a policy is seen to be, and what follows for the ledger.
 
+use super::bound::MOST_RULES;
 use super::{Entry, Held, Known, Ledger, Terms, latest};
 use crate::field::FieldPath;
 use crate::guard::{History, Record, Subject};
@@ -60,11 +61,23 @@ impl Ledger {
     /// admitted is added, with `settle` to tell whether it is a way back. What is older than what the ledger knows
     /// says nothing.
     pub fn observe(&mut self, sight: &Sight, settle: SignedDuration, terms: &Terms, now: Timestamp) -> Noted {
+        self.observe_as(sight, |ledger| ledger.digest(sight.splits), settle, terms, now)
+    }
+
+    /// [`Ledger::observe`] for whoever has [`Ledger::digest`] of the sight's splits at hand.
+    pub fn observe_as(
+        &mut self,
+        sight: &Sight,
+        digest: impl FnOnce(&Self) -> String,
+        settle: SignedDuration,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> Noted {
         let now = self.entries.iter().map(|entry| entry.record.time).fold(now, Timestamp::max);
         let mut noted = Noted::default();
         let known = self.policies.iter().position(|known| known.policy == *sight.policy);
         let outdated = known.is_some_and(|known| !sight.is_newer(&self.policies[known]));
-        let digest = if outdated { String::new() } else { self.digest(sight.splits) };
+        let digest = if outdated { String::new() } else { digest(self) };
         let mut base = known.map(|known| self.policies[known].clone());
         let mut removed = None;
         for entry in self.entries.iter_mut().filter(|entry| entry.record.policy == *sight.policy) {
@@ -105,15 +118,16 @@ impl Ledger {
     }
 
     fn known(&self, sight: &Sight, digest: String) -> Known {
-        let splits = sight.splits.iter().filter(|split| self.is_of(split));
+        let splits = || sight.splits.iter().filter(|split| self.is_of(split));
+        let rules = splits().take(MOST_RULES);
         let mut known = Known {
             policy: sight.policy.clone(),
             uid: sight.uid.to_owned(),
             version: sight.version.map(str::to_owned),
             gone: sight.gone,
             digest,
-            rules: splits.map(|split| Held { rule: split.rule.brief(), shares: split.shares() }).collect(),
-            more: 0,
+            rules: rules.map(|split| Held { rule: split.rule.brief(), shares: split.shares() }).collect(),
+            more: splits().skip(MOST_RULES).count(),
         };
         known.cut();
         known

@@ -158,7 +158,7 @@ impl World {
         if change.shift < NOISE {
             return;
         }
-        let request = Request { identity: policy(index), author: Author::Bot, change };
+        let request = Request { identity: policy(index), author: Author::Bot, change: change.into() };
         for _ in 0..3 {
             self.observe(replica, index, false);
             let now = self.clock(replica);

@@ -29,7 +29,8 @@ fn cover() -> Cover {
 }
 
 fn asked(from: &Value, to: &Value, version: Option<&str>, now: i64) -> (Mark, Record) {
-    let request = Request { identity: identity(), author: Author::Bot, change: change(&route(from), &route(to)) };
+    let request =
+        Request { identity: identity(), author: Author::Bot, change: change(&route(from), &route(to)).into() };
     let record = judge(&[], &request, &History::default(), &[], at(now)).records.remove(0);
     let digest = empty().digest(&route(to));
     (Mark { policy: identity(), uid: "u".into(), version: version.map(Into::into), digest }, record)
@@ -132,6 +133,21 @@ fn the_same_change_counts_once() {
 }
 
 #[test]
+fn a_review_of_a_version_that_is_gone_reserves_nothing() {
+    let mut ledger = reserved();
+    assert_eq!(see(&mut ledger, "6", &weights(20), 1), CONFIRMED);
+    // Another writer read version 5 too, and comes to the same splits too late.
+    assert!(!reserve(&mut ledger, asked(&weights(10), &weights(20), Some("5"), 2)));
+    assert_eq!(see(&mut ledger, "7", &weights(20), 3), NOTHING);
+    assert_eq!(ledger.entries.len(), 1);
+    // The same with a deletion.
+    assert!(reserve(&mut ledger, asked(&weights(20), &Value::Null, Some("7"), 4)));
+    assert_eq!(see(&mut ledger, "8", &Value::Null, 5), CONFIRMED);
+    assert!(!reserve(&mut ledger, asked(&weights(20), &Value::Null, Some("7"), 6)));
+    assert_eq!(ledger.outstanding().count(), 0);
+}
+
+#[test]
 fn what_is_given_back_is_gone() {
     let mut ledger = reserved();
     assert!(ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0).0, "a"));
@@ -188,7 +204,7 @@ fn the_way_back_of_a_young_or_pending_canary_is_a_rollback() {
     let guards = [guard(json!({"caps": {"maxStep": 5}, "freeze": [{"cron": "* * * * *", "duration": "1h"}]}))];
     let back = |ledger: &Ledger, now: i64| {
         let change = change(&route(&weights(20)), &route(&weights(10)));
-        let request = Request { identity: identity(), author: Author::Bot, change };
+        let request = Request { identity: identity(), author: Author::Bot, change: change.into() };
         let mut history = History::default();
         ledger.tell(&mut history, None, &TERMS, at(now));
         judge(&guards, &request, &history, &[], at(now)).outcome
@@ -294,7 +310,7 @@ fn a_wide_route_fits_and_all_of_its_rules_may_go_back() {
     let mut ledger = empty();
     for step in 0..40u32 {
         let (old, new) = (wide(200, step, 2000), wide(200, step + 1, 2000));
-        let request = Request { identity: identity(), author: Author::Bot, change: change(&old, &new) };
+        let request = Request { identity: identity(), author: Author::Bot, change: change(&old, &new).into() };
         let record = judge(&guards, &request, &History::default(), &[], at(i64::from(step))).records.remove(0);
         let (digest, version) = (ledger.digest(&new), Some(step.to_string()));
         reserve(&mut ledger, (Mark { policy: identity(), uid: "u".into(), version, digest }, record));
@@ -306,7 +322,7 @@ fn a_wide_route_fits_and_all_of_its_rules_may_go_back() {
     let bytes = serde_json::to_string(&ledger).unwrap().len();
     assert!(bytes <= 256 * 1024, "{bytes}");
     let change = change(&wide(200, 40, 2000), &wide(200, 0, 2000));
-    let request = Request { identity: identity(), author: Author::Bot, change };
+    let request = Request { identity: identity(), author: Author::Bot, change: change.into() };
     let mut history = History::default();
     ledger.tell(&mut history, None, &TERMS, at(100));
     let verdict = judge(&guards, &request, &history, &[], at(100));
@@ -321,7 +337,7 @@ fn only_what_guards_cover_has_a_ledger() {
         guard(json!({"match": {"services": ["other"]}, "settle": "300d"})),
     ];
     let change = change(&route(&weights(10)), &route(&weights(20)));
-    let request = Request { identity: identity(), author: Author::Bot, change };
+    let request = Request { identity: identity(), author: Author::Bot, change: change.into() };
     let found = covered(&guards, &request);
     let expected = Cover { keep: SignedDuration::from_hours(7 * 24), ..cover() };
     assert_eq!(found, [expected]);

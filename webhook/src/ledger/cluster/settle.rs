@@ -1,11 +1,11 @@
 //! What is seen of routes ends reservations, and shows moves that nobody admitted.
 
 use super::store::Trouble;
-use super::{Cluster, Inner, Slot, TERMS, TRIES, jitter, lock};
+use super::{Cluster, Inner, Slot, TRIES, jitter, lock};
 use crate::world::{Shared, World};
 use jiff::Timestamp;
 use serde_json::Value;
-use sluice_rules::guard::{self, Cover, Noted, Sight};
+use sluice_rules::guard::{self, Cover, Noted, Sight, Terms};
 use sluice_rules::policy::{Identity, Policy};
 use sluice_rules::split::{self, ServiceKey, Split, splits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,7 @@ pub struct Seen {
 
 /// What a route was before a change.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, on its way into splits")]
 pub enum Before {
     /// Nobody knows, as when the watch begins.
     Unknown,
@@ -139,7 +140,7 @@ impl Inner {
         let mut named: BTreeSet<String> =
             covers.iter().map(|cover| guard::Ledger::name(&cover.mesh, &cover.destination)).collect();
         let destinations: BTreeSet<(&str, &ServiceKey)> =
-            splits().map(|split| (split.mesh.as_str(), &split.destination)).collect();
+            splits().map(|split| (&*split.mesh, &split.destination)).collect();
         let slots: BTreeMap<_, _> = match &event.before {
             // Another destination than these it never had.
             Some(_) => {
@@ -168,7 +169,7 @@ impl Inner {
             entry.record.policy == event.policy && reserved.by != self.replica
         };
         let others = ledger.outstanding().any(|(entry, reserved)| theirs(entry, reserved));
-        let noted = event.note(&mut ledger, cover, now);
+        let noted = event.note(&mut ledger, cover, &self.terms, now);
         (noted, !others && noted.observed == 0)
     }
 
@@ -188,7 +189,7 @@ impl Inner {
         for attempt in 0..TRIES {
             pause(attempt).await;
             let Ok(mut ledger) = slot.ledger(cover) else { return Ok(true) };
-            let noted = event.note(&mut ledger, cover, now);
+            let noted = event.note(&mut ledger, cover, &self.terms, now);
             if !noted.is_some() {
                 return Ok(true);
             }
@@ -216,7 +217,7 @@ impl Inner {
             let Some(view) = slot.view() else { continue };
             let overdue = |entry: &guard::Entry, reserved: &guard::Reserved| {
                 let grace = if reserved.by == self.replica { Duration::ZERO } else { GRACE };
-                now.checked_sub(grace).is_ok_and(|then| entry.is_overdue(&TERMS, then))
+                now.checked_sub(grace).is_ok_and(|then| entry.is_overdue(&self.terms, then))
             };
             let policies: BTreeSet<Identity> = view
                 .ledger
@@ -265,7 +266,7 @@ impl Inner {
                 fresh: true,
                 at: Some(now),
             };
-            let noted = ledger.observe(&sight, cover.settle, &TERMS, now);
+            let noted = ledger.observe(&sight, cover.settle, &self.terms, now);
             if !noted.is_some() || self.write(slot, ledger, noted, deadline).await? {
                 return Ok(());
             }
@@ -275,7 +276,7 @@ impl Inner {
 }
 
 impl Event {
-    fn note(&self, ledger: &mut guard::Ledger, cover: &Cover, now: Timestamp) -> Noted {
+    fn note(&self, ledger: &mut guard::Ledger, cover: &Cover, terms: &Terms, now: Timestamp) -> Noted {
         let sight = Sight {
             policy: &self.policy,
             uid: &self.uid,
@@ -291,7 +292,7 @@ impl Event {
         if let Some(before) = self.before.as_deref().filter(|_| unknown) {
             // A first sight only tells what is; here it is known what was.
             let begin = Sight { version: None, splits: before, before: None, ..sight };
-            ledger.observe(&begin, cover.settle, &TERMS, now);
+            ledger.observe(&begin, cover.settle, terms, now);
         }
         // A deletion tells of the last state too, which may end a reservation that nobody saw. But where the deletion
         // itself was admitted, that state was seen then, at the version that the reservation names.
@@ -299,11 +300,11 @@ impl Event {
         let admitted = self.gone && ledger.outstanding().any(|(entry, _)| admitted(entry));
         let mut noted = Noted::default();
         if !admitted {
-            noted = ledger.observe(&sight, cover.settle, &TERMS, now);
+            noted = ledger.observe(&sight, cover.settle, terms, now);
         }
         if self.gone {
             let gone = Sight { splits: &[], before: Some(&self.splits), gone: true, ..sight };
-            let then = ledger.observe(&gone, cover.settle, &TERMS, now);
+            let then = ledger.observe(&gone, cover.settle, terms, now);
             noted.confirmed += then.confirmed;
             noted.dropped += then.dropped;
             noted.observed += then.observed;

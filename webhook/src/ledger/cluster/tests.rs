@@ -58,7 +58,7 @@ impl Api {
                 }
             }
         });
-        Cluster::new(kube::Client::new(service, "default"), name)
+        Cluster::new(kube::Client::new(service, "default"), name, LEASE)
     }
 
     fn set(&self, mood: Mood) {
@@ -408,7 +408,7 @@ fn both(canary: u64) -> Asked {
     let mut object = route.object(10);
     object["spec"]["to"] = json!([to("first"), to("second")]);
     let policy = sluice_rules::policy::Policy::read(&object).unwrap();
-    Asked { after: Arc::new(sluice_rules::split::splits(&policy).0), ..route.to(10) }
+    Asked { after: Arc::new(sluice_rules::split::splits(&policy).0.into()), ..route.to(10) }
 }
 
 #[tokio::test]
@@ -418,7 +418,7 @@ async fn a_change_of_two_destinations_reserves_in_both_or_in_none() {
     let (before, after) = (both(10).after, both(20).after);
     let change = sluice_rules::split::change(&before, &after);
     let mut asked = Asked { before, after, ..both(20) };
-    asked.request.change = change;
+    asked.request.change = change.into();
     api.set(Mood::Refuses("second-v2"));
     assert!(matches!(replica.admit(&asked, &world).await, Err(Unavailable::Unreachable { .. })));
     // What the first ledger was given goes back in the background.
