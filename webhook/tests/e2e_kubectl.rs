@@ -326,6 +326,11 @@ async fn health_is_told_and_asked_for() {
     story.guard("healthy", "caps: {maxStep: 99}\nhealth: {denySeverity: medium}").await;
     let told = story.applies("where a guard asks for health", &ANNA, "canary-0.yaml", &route("summarize", 0)).await;
     assert!(!told.success);
+    let told = story.applies("a step", &ARGOCD, "canary-20.yaml", &route("summarize", 20)).await;
+    assert!(told.success, "{}", told.err);
+    let told = story.applies("the way back, however odd", &ARGOCD, "canary-100.yaml", &route("summarize", 100)).await;
+    assert!(told.success, "{}", told.err);
+    story.tells_the_ledger().await;
     insta::assert_snapshot!(story.end());
 }
 
