@@ -84,6 +84,8 @@ async fn guards_a_cluster_and_forgets_nothing_when_it_restarts() {
     server.install_crds(&kumas.join("---\n")).await;
     server.namespace("sluice-system").await;
     let admin = server.admin().await;
+    // Before there is anybody who looks: created under a guard it would count as a shift.
+    server.apply(&route(5)).await.unwrap();
 
     // Alive without its definitions, and not ready.
     let port = free_port().await;
@@ -103,7 +105,6 @@ async fn guards_a_cluster_and_forgets_nothing_when_it_restarts() {
         "spec": {"caps": {"maxStep": 10, "perWindow": {"shift": 12, "window": "1h"}}},
     });
     server.apply(&guard).await.unwrap();
-    server.apply(&route(5)).await.unwrap();
     // Until it is asked and the guard is known, anything passes. A dry run leaves no trace.
     let gvk = GroupVersionKind::gvk("kuma.io", "v1alpha1", "MeshHTTPRoute");
     let routes: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &ApiResource::from_gvk(&gvk));
