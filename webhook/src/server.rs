@@ -13,6 +13,7 @@ mod life;
 mod refusal;
 mod review;
 mod status;
+mod turns;
 
 pub use accept::{Listener, bind};
 pub use life::{Life, Phase};

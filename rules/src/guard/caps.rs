@@ -89,7 +89,7 @@ pub(super) fn breaches(
         }
     }
     if let Some(most) = *max_share {
-        for Forward { rule, stable } in forward {
+        for Forward { rule, stable } in forward.iter().filter(|forward| may_exceed(&forward.rule.after, most)) {
             let (before, after, stable) = (whole(&rule.before), whole(&rule.after), whole(stable));
             let share = |shares: &BTreeMap<_, f64>, service| shares.get(service).copied().unwrap_or(0.0);
             for (service, to) in &after {
@@ -121,6 +121,15 @@ pub(super) fn breaches(
         found.push(Breach { until: ongoing.until, since, ..breach(Code::Freeze, problem) });
     }
     found
+}
+
+/// May the whole share of any service be above this? Wide routes have many rules, and hardly ever one that is.
+fn may_exceed(shares: &Shares, most: f64) -> bool {
+    let of = |service: &ServiceKey| {
+        let same = shares.iter().filter(|(other, _)| other.unported() == service.unported());
+        same.map(|(_, share)| share).sum::<f64>()
+    };
+    shares.keys().any(|service| of(service) > most)
 }
 
 /// Shares over all ports of a service: two ports of a canary are one canary.

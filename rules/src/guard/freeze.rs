@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
 
 /// A time without shifts, again and again.
 ///
@@ -26,6 +27,8 @@ pub struct Freeze {
     /// Why, for whoever is stopped by it.
     #[serde(default)]
     pub reason: String,
+    #[serde(skip)]
+    last: Last,
 }
 
 /// A freeze that holds.
@@ -39,7 +42,20 @@ pub struct Ongoing {
 
 impl Freeze {
     /// Does it hold at this moment? Starts that overlap are one freeze.
+    ///
+    /// Schedules are slow to follow, hence the last answer is kept for as long as it is surely the same.
     pub fn ongoing(&self, now: Timestamp) -> Option<Ongoing> {
+        if let Some(answer) = self.last.at(now) {
+            return answer.ongoing;
+        }
+        let ongoing = self.find(now);
+        if let Some((from, until)) = self.constant(now, ongoing) {
+            self.last.keep(Answer { from, until, ongoing });
+        }
+        ongoing
+    }
+
+    fn find(&self, now: Timestamp) -> Option<Ongoing> {
         let earliest = now.checked_sub(self.duration.0).ok()?.checked_sub(CLOCK_CHANGE).ok()?;
         let mut starts = self.starts(earliest);
         // Around a clock change starts may come out of order, hence the margin.
@@ -56,6 +72,34 @@ impl Freeze {
             }
         }
         Some(Ongoing { since, until: None })
+    }
+
+    /// From when until when what was found is surely the same: nothing ends and nothing starts in between. None when that
+    /// is too much to find out.
+    fn constant(&self, now: Timestamp, found: Option<Ongoing>) -> Option<(Timestamp, Timestamp)> {
+        let mut from = now.checked_sub(SOME_TIME).ok()?;
+        let mut until = Timestamp::MAX;
+        let mut starts = self.starts(from.checked_sub(self.duration.0).ok()?.checked_sub(CLOCK_CHANGE).ok()?);
+        for _ in 0..MOST_STARTS {
+            match starts.next() {
+                Some(start) if start <= now => {
+                    // What has ended was another answer; what has not is this one, or comes after it.
+                    let end = self.end(start);
+                    from = from.max(if end <= now { end } else { from });
+                }
+                Some(start) if start <= until.saturating_add(CLOCK_CHANGE).unwrap_or(until) => {
+                    until = until.min(start);
+                }
+                _ => {
+                    if let Some(found) = found {
+                        from = from.max(found.since);
+                        until = until.min(self.end(found.since));
+                    }
+                    return Some((from, until));
+                }
+            }
+        }
+        None
     }
 
     fn end(&self, start: Timestamp) -> Timestamp {
@@ -76,6 +120,42 @@ impl Freeze {
 
 /// No clock changes by more in one step, but for zones that moved across the date line.
 const CLOCK_CHANGE: SignedDuration = SignedDuration::from_hours(3);
+
+/// How long before the moment that was asked about an answer is kept: replicas ask about moments that are apart by what
+/// their clocks may be wrong by.
+const SOME_TIME: SignedDuration = SignedDuration::from_mins(1);
+
+/// Of a schedule with more starts than this in the time that matters no answer is kept.
+const MOST_STARTS: usize = 1000;
+
+/// The last answer.
+#[derive(Debug, Default)]
+struct Last(Mutex<Option<Answer>>);
+
+/// An answer, and from when until when it is the same.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    from: Timestamp,
+    until: Timestamp,
+    ongoing: Option<Ongoing>,
+}
+
+impl Last {
+    fn at(&self, now: Timestamp) -> Option<Answer> {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.filter(|last| last.from <= now && now < last.until)
+    }
+
+    fn keep(&self, answer: Answer) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+    }
+}
+
+impl Clone for Last {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(*self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
 
 /// A freeze that starts again this often before it ends is taken for endless.
 const MOST_OVERLAPS: usize = 1000;

@@ -357,6 +357,27 @@ proptest! {
     }
 
     #[test]
+    fn a_freeze_that_was_asked_before_answers_like_one_that_was_not(
+        cron in prop::sample::select(vec![
+            "0 18 * * FRI", "30 2 * * *", "*/20 1-3 * * *", "0 0 L * *", "15,45 * * * *", "0 0 29 2 *",
+        ]),
+        minutes in prop::sample::select(vec![1i64, 10, 30, 60, 90, 1440, 3720]),
+        zone in prop::sample::select(vec!["Europe/Berlin", "UTC", "America/Sao_Paulo", "Australia/Lord_Howe"]),
+        start in prop::sample::select(vec!["2026-03-27T00:00:00Z", "2026-10-23T00:00:00Z", "2026-04-03T12:00:00Z"]),
+        steps in prop::collection::vec(-7200i64..14_400, 1..40),
+    ) {
+        let asked = freeze(cron, &format!("{minutes}m"), zone);
+        let mut now: Timestamp = start.parse().unwrap();
+        for seconds in steps {
+            now = now.saturating_add(SignedDuration::from_secs(seconds)).unwrap();
+            for near in [0, -2, 2, 59] {
+                let now = now.saturating_add(SignedDuration::from_secs(near)).unwrap();
+                prop_assert_eq!(asked.ongoing(now), freeze(cron, &format!("{minutes}m"), zone).ongoing(now), "{}", now);
+            }
+        }
+    }
+
+    #[test]
     fn no_window_ever_holds_more_than_its_cap(steps in any_steps(), cap in 1u32..60) {
         let guards = [guard(json!({"caps": {"perWindow": {"shift": cap, "window": "1h"}}}))];
         let admitted = climb(&guards, &steps);

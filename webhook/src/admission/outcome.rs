@@ -101,7 +101,7 @@ impl Outcome {
 
     /// Adds what the audit log keeps. Keys are plain: letters and hyphens.
     pub(super) fn annotate(&mut self, key: &'static str, value: impl ToString) {
-        self.annotations.insert(key, cut(&clean(&value.to_string()), LONGEST_ANNOTATION));
+        self.annotations.insert(key, cut(clean(value.to_string()), LONGEST_ANNOTATION));
     }
 
     /// Adds a guard and its limit that decided, for metrics.
@@ -146,17 +146,17 @@ impl Outcome {
                 });
                 (422, "Invalid", causes.collect::<Vec<_>>().join("; "))
             });
-            let message = clean(&message);
-            let (kind, user) = (&request.kind.kind, clean(&request.user_info.username));
-            line = clean(&format!("{} of {kind} `{name}` by `{user}`: {message}", request.operation));
+            let message = clean(message);
+            let (kind, user) = (&request.kind.kind, clean(&*request.user_info.username));
+            line = clean(format!("{} of {kind} `{name}` by `{user}`: {message}", request.operation));
             let causes = self.causes.into_iter();
             let causes: Vec<_> = causes
-                .map(|cause| Cause { message: clean(&cause.message), field: clean(&cause.field), ..cause })
+                .map(|cause| Cause { message: clean(cause.message), field: clean(cause.field), reason: cause.reason })
                 .collect();
             let details = (!causes.is_empty()).then(|| Details {
                 name,
-                kind: clean(kind),
-                group: clean(&request.kind.group),
+                kind: clean(&**kind),
+                group: clean(&*request.kind.group),
                 causes,
             });
             status = Some(Status { code, reason, message, details });
@@ -208,7 +208,7 @@ pub(super) fn other_version(version: &str, uid: &str) -> Answer {
 }
 
 fn denial(uid: String, problem: &str) -> Answer {
-    let message = cut(&clean(problem), LONGEST_ANNOTATION);
+    let message = cut(clean(problem), LONGEST_ANNOTATION);
     let status = Status { code: 400, reason: "BadRequest", message: message.clone(), details: None };
     let response = Response { uid: uid.clone(), allowed: false, status: Some(status), ..Response::default() };
     let summary = Summary { verdict: "malformed", uid, line: message, ..Summary::default() };
@@ -217,7 +217,7 @@ fn denial(uid: String, problem: &str) -> Answer {
 
 /// The answer when there is no uid to echo: the API server reads the HTTP status.
 pub(super) fn refused_without_uid(problem: &str) -> Answer {
-    let message = cut(&clean(problem), LONGEST_ANNOTATION);
+    let message = cut(clean(problem), LONGEST_ANNOTATION);
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "BadRequest", "code": 400, "message": message,
     });
@@ -230,7 +230,7 @@ fn budget(warnings: &[String]) -> Vec<String> {
     let mut told: Vec<String> = Vec::new();
     let mut more = 0;
     for warning in warnings {
-        let warning = shorten(&clean(warning), LONGEST_WARNING);
+        let warning = shorten(&clean(&**warning), LONGEST_WARNING);
         match told {
             _ if told.contains(&warning) => {}
             _ if told.len() < MOST_WARNINGS => told.push(warning),
@@ -244,8 +244,13 @@ fn budget(warnings: &[String]) -> Vec<String> {
 }
 
 /// Control characters make the API server drop a warning in silence, and disturb terminals.
-pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || is_format(c) { ' ' } else { c }).collect()
+pub(super) fn clean(text: impl Into<String>) -> String {
+    let text = text.into();
+    let is_odd = |c: char| c.is_control() || is_format(c);
+    match text.contains(is_odd) {
+        true => text.chars().map(|c| if is_odd(c) { ' ' } else { c }).collect(),
+        false => text,
+    }
 }
 
 /// Turns the direction of text, or hides in it.
@@ -262,9 +267,9 @@ fn shorten(text: &str, most: usize) -> String {
 }
 
 /// At most so many bytes.
-fn cut(text: &str, most: usize) -> String {
+fn cut(text: String, most: usize) -> String {
     if text.len() <= most {
-        return text.to_owned();
+        return text;
     }
     let end = (0..=most - 3).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
     format!("{}...", &text[..end])
@@ -290,7 +295,7 @@ mod tests {
 
     #[test]
     fn annotations_are_cut_between_characters() {
-        let text = cut(&"ä".repeat(600), LONGEST_ANNOTATION);
+        let text = cut("ä".repeat(600), LONGEST_ANNOTATION);
         assert!(text.len() <= LONGEST_ANNOTATION && text.ends_with("ä..."), "{}", text.len());
     }
 }

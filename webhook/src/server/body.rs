@@ -69,7 +69,10 @@ impl Parts<'_> {
     async fn fill(&mut self, mut body: axum::body::Body) -> Option<Problem> {
         let mut size = 0;
         let mut problem = None;
-        while let Some(frame) = body.frame().await {
+        // A body of a told length has ended with its last byte; to ask for more would cost another turn.
+        while !body.is_end_stream()
+            && let Some(frame) = body.frame().await
+        {
             let Ok(frame) = frame else { return Some(Problem::Broken) };
             let Ok(data) = frame.into_data() else { continue };
             size += data.len();

@@ -3,6 +3,7 @@
 use super::Limits;
 use super::activity::{Activity, Watched};
 use super::life::{Life, Phase};
+use super::turns::Turns;
 use axum::Router;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Version};
@@ -11,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -71,6 +73,7 @@ impl Connections {
         let builder = if is_http2 { &self.http2 } else { &self.http1 };
         let io = TokioIo::new(Watched { io, activity: activity.clone() });
         let mut connection = pin!(builder.serve_connection(io, service));
+        let mut turns = Turns::default();
         let age = self.limits.age.mul_f64(rand::random_range(0.5..=1.0));
         let mut tick = tokio::time::interval(age.clamp(Duration::from_millis(10), TICK));
         let mut life = self.life.follow();
@@ -78,7 +81,7 @@ impl Connections {
         loop {
             tokio::select! {
                 biased;
-                result = connection.as_mut() => {
+                result = poll_fn(|cx| turns.poll(connection.as_mut(), cx)) => {
                     if let Err(error) = result {
                         tracing::debug!("a connection broke: {error}");
                     }

@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 224 * 1024;
 pub(super) const MOST_RULES: usize = 128;
 const MOST_BYTES_OF_RULES: usize = 24 * 1024;
 /// What is kept of policies altogether.
-const MOST_POLICIES: usize = 64;
+pub(super) const MOST_POLICIES: usize = 64;
 const MOST_BYTES_OF_POLICIES: usize = 64 * 1024;
 
 impl Ledger {

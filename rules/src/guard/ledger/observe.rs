@@ -1,6 +1,6 @@
 //! What a policy is seen to be, and what follows for the ledger.
 
-use super::bound::MOST_RULES;
+use super::bound::{MOST_POLICIES, MOST_RULES};
 use super::{Entry, Held, Known, Ledger, Terms, latest};
 use crate::field::FieldPath;
 use crate::guard::{History, Record, Subject};
@@ -86,6 +86,9 @@ impl Ledger {
         let mut noted = Noted::default();
         let known = self.policies.iter().position(|known| known.policy == *sight.policy);
         let outdated = known.is_some_and(|known| !sight.is_newer(&self.policies[known]));
+        if outdated && !self.outstanding().any(|(entry, _)| entry.record.policy == *sight.policy) {
+            return noted;
+        }
         let digest = if outdated { String::new() } else { digest(self) };
         let mut base = known.map(|known| self.policies[known].clone());
         let mut removed = None;
@@ -121,6 +124,10 @@ impl Ledger {
             }
             self.policies.retain(|known| known.policy != *sight.policy);
             self.policies.push(present);
+            // Whoever only looks writes nothing and bounds nothing.
+            if self.policies.len() > MOST_POLICIES {
+                self.policies.remove(0);
+            }
         }
         self.entries.sort_by_key(|entry| entry.record.time);
         noted
