@@ -4,7 +4,7 @@ use super::cache::{Pair, Side};
 use super::{Admission, Outcome, World, Write, examine};
 use crate::ledger::{Asked, Splits, Unavailable};
 use crate::review::{Cause, Object, Request, UserInfo};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use sluice_rules::diagnostic::Diagnostic;
 use sluice_rules::field::FieldPath;
 use sluice_rules::guard::{self, Author, Code, Effect, Verdict};
@@ -187,8 +187,9 @@ fn assess(
     let splits = |side: &Option<Arc<Side>>| side.as_ref().map(|side| Arc::clone(&side.splits)).unwrap_or_default();
     let (before, after) = (splits(&pair.old), splits(&pair.new));
     let object = write.object().ok_or_else(Vec::new)?;
+    let labels = object.labels();
     let mut assessed = Assessed {
-        identity: identity(object, &object.labels(), write, request),
+        identity: identity(object, &labels, write, request),
         change: Arc::new(split::change_to(&before, &after, || after.digest().to_owned())),
         before,
         after,
@@ -198,7 +199,7 @@ fn assess(
     };
     let changed = write.old.is_none_or(|old| write.new.is_some_and(|new| new.spec() != old.spec()));
     if let Some(object) = write.new.filter(|_| changed) {
-        let document = document(object, request)?;
+        let document = document(object, labels, request)?;
         assessed.verdict = validate::verdict(&document, &world.kuma);
         let policy = policy.map_or_else(|| read(object, write, request), Ok)?;
         let moves = Some(&*assessed.change).filter(|change| !change.rules.is_empty());
@@ -228,24 +229,33 @@ impl Assessed {
 }
 
 /// The object without what only Kubernetes looks at.
-fn document(object: &Object, request: &Request<'_, Object<'_>>) -> Result<Value, Vec<Diagnostic>> {
+fn document(
+    object: &Object,
+    labels: BTreeMap<String, String>,
+    request: &Request<'_, Object<'_>>,
+) -> Result<Value, Vec<Diagnostic>> {
     let spec = match object.spec() {
         "" => Value::Null,
         spec => serde_json::from_str(spec).map_err(|error| vec![unreadable(&format!("spec: {error}"))])?,
     };
     let name = object.metadata.name.as_deref().or(request.name.as_deref()).unwrap_or_default();
-    let mut metadata = json!({"name": name, "labels": object.labels()});
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), name.into());
+    metadata.insert("labels".to_owned(), labels.into_iter().collect());
     if let Some(namespace) = object.metadata.namespace.as_deref().or(request.namespace.as_deref()) {
-        metadata["namespace"] = namespace.into();
+        metadata.insert("namespace".to_owned(), namespace.into());
     }
-    let mut document = json!({"apiVersion": object.api_version, "kind": request.kind.kind, "metadata": metadata});
+    let mut document = Map::new();
+    document.insert("apiVersion".to_owned(), object.api_version.as_ref().into());
+    document.insert("kind".to_owned(), request.kind.kind.as_ref().into());
+    document.insert("metadata".to_owned(), metadata.into());
     if let Some(mesh) = &object.mesh {
-        document["mesh"] = mesh.as_ref().into();
+        document.insert("mesh".to_owned(), mesh.as_ref().into());
     }
     if !spec.is_null() {
-        document["spec"] = spec;
+        document.insert("spec".to_owned(), spec);
     }
-    Ok(document)
+    Ok(document.into())
 }
 
 fn unreadable(problem: &str) -> Diagnostic {
