@@ -40,7 +40,7 @@ pub(super) fn key(object: &Value) -> Key {
 }
 
 /// Objects per page of a list: few, so that a large cluster costs no large moment of memory.
-const PAGE: u32 = 100;
+const PAGE: u32 = 250;
 /// The API server ends a watch after this time, and it is taken up where it stood.
 const WATCH: Duration = Duration::from_secs(290);
 /// Bookmarks come about each minute: a connection that is silent for longer than two is dead.
