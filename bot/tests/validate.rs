@@ -6,7 +6,6 @@ use assert_cmd::Command;
 use serde_json::Value;
 use sluice_rules::document::File;
 use sluice_rules::health::{self, Known, RULES, Subject};
-use sluice_rules::policy::Policy;
 use sluice_rules::validate::Kuma;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -168,8 +167,7 @@ fn says_what_the_engine_says() {
         let (_, rows) = json(&[path.to_str().unwrap()], "");
         assert_eq!(rows.len(), file.documents().len(), "{}", path.display());
         for (row, document) in rows.iter().zip(file.documents()) {
-            let policy = Policy::read(document.value()).ok();
-            let subject = Subject { document: document.value(), policy: policy.as_ref(), change: None };
+            let subject = Subject { document: document.value(), change: None };
             let health = health::examine(&subject, &known, &Kuma::default());
             let said: Vec<_> = row["findings"]
                 .as_array()

@@ -39,7 +39,6 @@ pub use rule::Rule;
 pub use score::{Outcome, Score, State, score};
 
 use crate::field::FieldPath;
-use crate::policy::Policy;
 use crate::split::Change;
 use crate::validate::Kuma;
 use object::Object;
@@ -138,8 +137,6 @@ impl Finding {
 pub struct Subject<'a> {
     /// The document, in Kubernetes or Universal form.
     pub document: &'a Value,
-    /// The same, typed, where it could be read.
-    pub policy: Option<&'a Policy>,
     /// What it changes, where the state before is known.
     pub change: Option<&'a Change>,
 }

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sluice_rules::health::{self, Finding, Health, Severity, Subject};
-use sluice_rules::policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -167,8 +166,7 @@ impl Dialect {
 
     /// What there is to say about an object; none when no rule can tell.
     fn report(&self, object: &Value, world: &World) -> Option<Report> {
-        let policy = Policy::read(object).ok();
-        let subject = Subject { document: object, policy: policy.as_ref(), change: None };
+        let subject = Subject { document: object, change: None };
         let health = health::examine(&subject, &world.known, &world.kuma);
         let score = health.score?;
         let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);

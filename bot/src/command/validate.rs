@@ -7,7 +7,6 @@ use serde::Serialize;
 use serde_json::Value;
 use sluice_rules::document::{Document, File, MAX_SIZE, Problem};
 use sluice_rules::health::{self, Finding, Health, Known, Severity, Subject};
-use sluice_rules::policy::Policy;
 use sluice_rules::proposal::body::escape::visible;
 use sluice_rules::render::{Message, Style, render};
 use sluice_rules::validate::{Kuma, Stage, Verdict, Version, Violation, verdict};
@@ -220,8 +219,7 @@ fn examine(texts: &[Text], kuma: &Kuma) -> Answers {
 
 fn one(file: usize, document: &Document, known: &Known, kuma: &Kuma) -> Answer {
     let value = document.value();
-    let policy = Policy::read(value).ok();
-    let subject = Subject { document: value, policy: policy.as_ref(), change: None };
+    let subject = Subject { document: value, change: None };
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let kubernetes = value.get("apiVersion").is_some() || value.get("metadata").is_some();
     let (kind, name) = match kubernetes {

@@ -113,36 +113,35 @@ impl Admission {
         // What cannot be read was stored before there was a schema, and routes nothing.
         let old = write.old.and_then(|old| self.side(old, write, request).ok());
         let new = write.new.map(|new| self.side(new, write, request)).transpose()?;
-        let (new, policy) = new.map_or((None, None), |(side, policy)| (Some(side), policy));
-        let pair = Pair { name: name(write, request), old: old.map(|(side, _)| side), new };
+        let pair = Pair { name: name(write, request), old, new };
         // What has neither state is known by nothing but its name.
         let is_known = pair.old.is_some() || pair.new.is_some();
         if let Some(assessed) = is_known.then(|| self.cache.find(&pair, &world.known, &world.kuma)).flatten() {
             return Ok(assessed);
         }
-        let assessed = Arc::new(assess(write, request, world, &pair, policy)?);
+        let assessed = Arc::new(assess(write, request, world, &pair)?);
         if is_known {
             self.cache.keep(pair, &world.known, &world.kuma, &assessed);
         }
         Ok(assessed)
     }
 
-    /// One state of the policy, and the policy itself if it had to be read.
+    /// One state of the policy.
     fn side(
         &self,
         object: &Object,
         write: &Write,
         request: &Request<'_, Object<'_>>,
-    ) -> Result<(Arc<Side>, Option<Policy>), Vec<Diagnostic>> {
+    ) -> Result<Arc<Side>, Vec<Diagnostic>> {
         let mesh = object.mesh.as_deref().unwrap_or_default();
         let namespace = namespace(write, request).unwrap_or_default();
         let parts = [&*request.kind.kind, namespace, &*object.api_version, mesh, object.raw_labels(), object.spec()];
         if let Some(side) = self.cache.side(&parts) {
-            return Ok((side, None));
+            return Ok(side);
         }
         let policy = read(object, write, request)?;
         let splits = Splits::from(split::splits(&policy).0);
-        Ok((self.cache.keep_side(&parts, splits), Some(policy)))
+        Ok(self.cache.keep_side(&parts, splits))
     }
 }
 
@@ -176,13 +175,11 @@ fn read(object: &Object, write: &Write, request: &Request<'_, Object<'_>>) -> Re
     Policy::of_spec(identity(object, &labels, write, request), labels, object.spec())
 }
 
-/// `policy` is the new one, if it was read already.
 fn assess(
     write: &Write,
     request: &Request<'_, Object<'_>>,
     world: &World,
     pair: &Pair,
-    policy: Option<Policy>,
 ) -> Result<Assessed, Vec<Diagnostic>> {
     let splits = |side: &Option<Arc<Side>>| side.as_ref().map(|side| Arc::clone(&side.splits)).unwrap_or_default();
     let (before, after) = (splits(&pair.old), splits(&pair.new));
@@ -201,9 +198,8 @@ fn assess(
     if let Some(object) = write.new.filter(|_| changed) {
         let document = document(object, labels, request)?;
         assessed.verdict = validate::verdict(&document, &world.kuma);
-        let policy = policy.map_or_else(|| read(object, write, request), Ok)?;
         let moves = Some(&*assessed.change).filter(|change| !change.rules.is_empty());
-        let subject = health::Subject { document: &document, policy: Some(&policy), change: moves };
+        let subject = health::Subject { document: &document, change: moves };
         assessed.health = health::examine(&subject, &world.known, &world.kuma);
         if assessed.has_something_to_say() {
             assessed.services = services(assessed.before.iter().chain(assessed.after.iter()));
