@@ -21,12 +21,12 @@ use std::time::Duration;
 /// Measures the webhook beside a ceiling, and prints the table of `webhook/README.md`
 #[derive(Parser)]
 struct Options {
-    /// Rounds over all rows
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Seconds per row and round
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    /// Rounds over all rows [default: 3]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Seconds per row and round [default: 2]
+    #[arg(long)]
+    seconds: Option<f64>,
     /// Guards of the webhook in the rows; three of them match
     #[arg(long, default_value_t = 3)]
     guards: usize,
@@ -36,9 +36,17 @@ struct Options {
     /// Only rows whose body has this in its name
     #[arg(long, default_value = "")]
     only: String,
-    /// Set by cargo
+    /// Set by `cargo bench`; `cargo test` only looks whether it works
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl Options {
+    /// Rounds, and seconds of each row in them.
+    fn length(&self) -> (usize, f64) {
+        let (rounds, seconds) = if self.bench { (3, 2.0) } else { (1, 0.05) };
+        (self.rounds.unwrap_or(rounds), self.seconds.unwrap_or(seconds))
+    }
 }
 
 /// A body and how it is asked.
@@ -84,17 +92,18 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
 
     let servers = [Server::ceiling(&files)?, Server::webhook(&files, options.guards)?];
     let mut rows = rows(options);
-    for round in 0..options.rounds {
+    let (rounds, seconds) = options.length();
+    for round in 0..rounds {
         for (at, row) in rows.iter_mut().enumerate() {
             // Each goes first in every second row and round.
             for which in if (at + round) % 2 == 0 { [0, 1] } else { [1, 0] } {
-                let (server, time) = (&servers[which], Duration::from_secs_f64(options.seconds));
+                let (server, time) = (&servers[which], Duration::from_secs_f64(seconds));
                 let before = server.cpu()?;
                 let seen = load::run(&tls, server.address, &row.template, row.is_new, row.connections, time).await?;
                 row.samples[which].push(Sample::new(&seen, server.cpu()? - before));
             }
         }
-        eprintln!("round {} of {}", round + 1, options.rounds);
+        eprintln!("round {} of {rounds}", round + 1);
     }
     print(options, &rows);
     println!();
@@ -172,7 +181,8 @@ impl Sample {
 }
 
 fn print(options: &Options, rows: &[Row]) {
-    let Options { rounds, seconds, guards, reserve, .. } = options;
+    let Options { guards, reserve, .. } = options;
+    let (rounds, seconds) = options.length();
     let writes = if *reserve { "writes" } else { "dry runs" };
     println!(
         "{rounds} rounds of {seconds} s, {guards} guards, {writes}; medians. `x` is the webhook by the ceiling.\n"
