@@ -45,15 +45,27 @@ async fn nothing_moves_further_than_it_may_whoever_is_killed() {
     println!(
         "seed | admitted (forward) | denied | refused by another | conflicts | unknown | fullest window/cap | outstanding | s"
     );
+    let mut passed = [0; SUBJECTS.len()];
     for seed in 1..=seeds {
-        let found = race(&mut stage, seed).await;
+        let (fullest, found) = race(&mut stage, seed).await;
+        passed.iter_mut().zip(fullest).for_each(|(passed, fullest)| *passed = fullest.max(*passed));
         problems.extend(found.into_iter().map(|problem| format!("seed {seed}: {problem}")));
+    }
+    // A webhook that lets nothing pass would be no use. In one race a reservation of a replica that was killed may stand
+    // in the way of all others until its lease is over.
+    for (subject, passed) in SUBJECTS.iter().zip(passed) {
+        // Quiet times leave time for a few steps only.
+        let least = if subject.quiet.is_some() { 1 } else { subject.cap / 3 };
+        if passed < least {
+            problems
+                .push(format!("never more than {passed} of {} points of {} were let pass", subject.cap, subject.name));
+        }
     }
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
 }
 
-/// One race; gives back what went wrong.
-async fn race(stage: &mut Stage, seed: u64) -> Vec<String> {
+/// One race; gives back the fullest window of each subject, and what went wrong.
+async fn race(stage: &mut Stage, seed: u64) -> (Vec<u32>, Vec<String>) {
     let start = Instant::now();
     let namespace = format!("race-{seed}");
     let since = etcd::revision(stage.folder()).await;
@@ -83,16 +95,8 @@ async fn race(stage: &mut Stage, seed: u64) -> Vec<String> {
     if !settled {
         problems.push(format!("{outstanding} reservations are outstanding although every lease is over"));
     }
-    // A webhook that lets nothing pass would be no use.
-    for (subject, (fullest, cap)) in SUBJECTS.iter().zip(&tally.fullest) {
-        // Quiet times leave time for a few steps only.
-        let least = if subject.quiet.is_some() { 1 } else { cap / 3 };
-        if *fullest < least {
-            problems.push(format!("only {fullest} of {cap} points of {} were let pass", subject.name));
-        }
-    }
     report(seed, &tally, &entries, outstanding, start.elapsed());
-    problems
+    (tally.fullest.iter().map(|(fullest, _)| *fullest).collect(), problems)
 }
 
 /// Kills two replicas and the API server; some replicas come back at once, others only for the next race.

@@ -5,7 +5,7 @@ use crate::guard::{Moved, Record};
 use crate::policy::Identity;
 use crate::split::{RuleKey, Shares, distance};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// More entries than this are merged.
@@ -36,8 +36,9 @@ impl Ledger {
             let (first, second) = self.oldest_pair().unwrap_or((0, 1));
             self.merge(first, second);
         }
-        let used: BTreeSet<Identity> = self.entries.iter().map(|entry| entry.record.policy.clone()).collect();
-        self.policies.retain(|known| !known.gone || used.contains(&known.policy));
+        let entries = &self.entries;
+        let is_used = |known: &Known| entries.iter().any(|entry| entry.record.policy == known.policy);
+        self.policies.retain(|known| !known.gone || is_used(known));
         let bytes = |policies: &[Known]| policies.iter().map(Known::bytes).sum::<usize>();
         while self.policies.len() > MOST_POLICIES || bytes(&self.policies) > MOST_BYTES_OF_POLICIES {
             self.policies.remove(0);
@@ -51,6 +52,9 @@ impl Ledger {
         let keep = cover.keep.saturating_add(MARGIN);
         let settle = cover.settle.saturating_add(MARGIN);
         let is_old = |entry: &Entry| entry.reserved.is_none() && now.duration_since(entry.record.time) >= keep;
+        if !self.entries.iter().any(is_old) {
+            return;
+        }
         let mut runs: BTreeMap<&Identity, Timestamp> = BTreeMap::new();
         let mut needed: Vec<bool> = Vec::new();
         for entry in self.entries.iter().rev() {
