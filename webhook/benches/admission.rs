@@ -11,6 +11,8 @@ mod ceiling;
 mod load;
 #[path = "admission/process.rs"]
 mod process;
+#[path = "support/ready.rs"]
+mod ready;
 
 use body::Template;
 use clap::Parser;

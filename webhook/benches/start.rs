@@ -6,13 +6,14 @@
 
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
+#[path = "support/ready.rs"]
+mod ready;
 
 use anyhow::Context as _;
 use cluster::Server;
+use ready::{free_port, is_ready};
 use serde_json::json;
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -148,17 +149,4 @@ impl Drop for Webhook {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-fn is_ready(status: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect(status) else { return false };
-    let mut answer = String::new();
-    let request = b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).is_ok()
-        && stream.read_to_string(&mut answer).is_ok()
-        && answer.starts_with("HTTP/1.1 200")
 }

@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Turns in a row, after which others have theirs.
@@ -47,7 +47,8 @@ impl Turns {
         }
         let Some((bell, waker)) = &self.0 else { return Poll::Pending };
         for _ in 0..MOST {
-            bell.state.store(POLLED, Release);
+            // A swap and no store: who rang before it is heard by this poll, who rings after it by the next one.
+            bell.state.swap(POLLED, AcqRel);
             if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(waker)) {
                 return Poll::Ready(output);
             }
@@ -55,7 +56,7 @@ impl Turns {
                 return Poll::Pending;
             }
         }
-        bell.state.store(QUIET, Release);
+        bell.state.swap(QUIET, AcqRel);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
