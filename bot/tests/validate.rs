@@ -5,7 +5,7 @@
 use assert_cmd::Command;
 use serde_json::Value;
 use sluice_rules::document::File;
-use sluice_rules::health::{self, Known, RULES, Subject};
+use sluice_rules::health::{self, Known, RULES};
 use sluice_rules::validate::Kuma;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -167,8 +167,7 @@ fn says_what_the_engine_says() {
         let (_, rows) = json(&[path.to_str().unwrap()], "");
         assert_eq!(rows.len(), file.documents().len(), "{}", path.display());
         for (row, document) in rows.iter().zip(file.documents()) {
-            let subject = Subject { document: document.value(), change: None };
-            let health = health::examine(&subject, &known, &Kuma::default());
+            let health = health::examine(document.value(), &known, &Kuma::default()).health(None);
             let said: Vec<_> = row["findings"]
                 .as_array()
                 .unwrap()

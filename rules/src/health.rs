@@ -42,7 +42,8 @@ use crate::field::FieldPath;
 use crate::split::Change;
 use crate::validate::Kuma;
 use object::Object;
-use rule::{Answer, Look};
+use rule::{Answer, Check, Look};
+use score::Tally;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -132,15 +133,6 @@ impl Finding {
     }
 }
 
-/// What is examined.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// The document, in Kubernetes or Universal form.
-    pub document: &'a Value,
-    /// What it changes, where the state before is known.
-    pub change: Option<&'a Change>,
-}
-
 /// What the rules say.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Health {
@@ -154,21 +146,56 @@ pub struct Health {
     pub most: Option<u8>,
 }
 
-/// Examines a document. One that is not Kuma's, or has a kind that no rule looks at, has no findings and no score.
-pub fn examine(subject: &Subject, known: &Known, kuma: &Kuma) -> Health {
-    let mut health = Health::default();
-    let Some(object) = Object::read(subject.document) else { return health };
-    let look = Look::new(object, subject.change, known, kuma);
+/// What the rules say of a document, whatever its write changes.
+#[derive(Debug, Clone, Default)]
+pub struct Examination {
+    tally: Tally,
+    findings: Vec<Finding>,
+    /// Those that look at what is changed.
+    of_change: Vec<&'static Rule>,
+}
+
+/// Examines a document, in Kubernetes or Universal form. One that is not Kuma's, or has a kind that no rule looks at, has
+/// no findings and no score.
+pub fn examine(document: &Value, known: &Known, kuma: &Kuma) -> Examination {
+    let mut examination = Examination::default();
+    let Some(object) = Object::read(document) else { return examination };
+    let look = Look::new(object, known, kuma);
     let mut answer = Answer::default();
-    let mut tally = score::Tally::default();
-    for rule in RULES.iter().filter(|rule| rule.applies(&look)) {
-        let state = answer.ask(rule, &look);
-        tally.add(rule.severity, state);
+    for rule in RULES.iter().filter(|rule| rule.kinds.contains(&object.kind)) {
+        match rule.check {
+            Check::Object(check) => {
+                let state = answer.ask(|answer| check(&look, answer));
+                examination.tally.add(rule.severity, state);
+            }
+            Check::Change(_) => examination.of_change.push(rule),
+        }
     }
-    (health.least, health.score, health.most) = tally.points();
-    health.findings = answer.findings;
-    health.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    health
+    examination.findings = answer.findings;
+    examination
+}
+
+impl Examination {
+    /// Its health, when a write changes this; nothing is said of a change that is not known.
+    pub fn health(&self, change: Option<&Change>) -> Health {
+        let Self { mut tally, findings, of_change } = self.clone();
+        let mut answer = Answer::after(findings);
+        for rule in of_change {
+            if let (Check::Change(check), Some(change)) = (rule.check, change) {
+                let state = answer.ask(|answer| check(change, answer));
+                tally.add(rule.severity, state);
+            }
+        }
+        let (least, score, most) = tally.points();
+        let mut findings = answer.findings;
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        Health { findings, score, least, most }
+    }
+
+    /// What was found.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
 }
 
 /// Finds a rule by its id (`KMH-T05`), the short form of it (`T05`) or its name, whatever the case.

@@ -7,6 +7,7 @@ mod backend;
 mod change;
 mod clients;
 mod rule;
+mod shape;
 mod share;
 
 pub use backend::{Backend, Entry, ServiceKey};
@@ -14,6 +15,7 @@ pub(crate) use change::distance;
 pub use change::{Change, Raised, RuleChange, What, change, change_to, digest, hazards, shift};
 pub use clients::Clients;
 pub use rule::RuleKey;
+pub use shape::Shape;
 pub use share::{Reweigh, ShareError};
 
 use crate::diagnostic::Diagnostic;

@@ -14,7 +14,7 @@ mod process;
 #[path = "support/ready.rs"]
 mod ready;
 
-use body::Template;
+use body::{Differs, Template};
 use clap::Parser;
 use load::Seen;
 use process::{Files, Server};
@@ -55,7 +55,7 @@ impl Options {
 struct Row {
     body: &'static str,
     template: Template,
-    is_new: bool,
+    differs: Differs,
     connections: usize,
     /// Of the ceiling and of the webhook, one per round.
     samples: [Vec<Sample>; 2],
@@ -101,7 +101,7 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
             for which in if (at + round) % 2 == 0 { [0, 1] } else { [1, 0] } {
                 let (server, time) = (&servers[which], Duration::from_secs_f64(seconds));
                 let before = server.cpu()?;
-                let seen = load::run(&tls, server.address, &row.template, row.is_new, row.connections, time).await?;
+                let seen = load::run(&tls, server.address, &row.template, row.differs, row.connections, time).await?;
                 row.samples[which].push(Sample::new(&seen, server.cpu()? - before));
             }
         }
@@ -122,7 +122,7 @@ async fn memory(files: &Files, tls: &tokio_rustls::TlsConnector) -> anyhow::Resu
     let template = body::standard(false);
     let mut asked = 0;
     while asked < 1000 {
-        asked += load::run(tls, server.address, &template, true, 4, Duration::from_millis(100)).await?.times.len();
+        asked += load::run(tls, server.address, &template, Differs::Step, 4, Duration::from_millis(100)).await?.times.len();
     }
     let (now, peak) = server.memory()?;
     let mib = |kib: u64| kib as f64 / 1024.0;
@@ -143,11 +143,11 @@ fn rows(options: &Options) -> Vec<Row> {
     ];
     let mut rows = Vec::new();
     for (body, template, connections) in bodies.into_iter().filter(|(body, ..)| body.contains(&options.only)) {
-        for is_new in [false, true] {
+        for differs in [Differs::Uid, Differs::Step, Differs::Spec] {
             rows.extend(connections.iter().map(|connections| Row {
                 body,
                 template: template.clone(),
-                is_new,
+                differs,
                 connections: *connections,
                 samples: [Vec::new(), Vec::new()],
             }));
@@ -193,10 +193,14 @@ fn print(options: &Options, rows: &[Row]) {
     println!("|---|---|---|---|---|---|---|---|---|");
     for row in rows {
         let [ceiling, webhook] = [Sample::median(&row.samples[0]), Sample::median(&row.samples[1])];
-        let (size, again) =
-            (row.template.len() as f64 / 1000.0, if row.is_new { "every one new" } else { "the same again" });
+        let size = row.template.len() as f64 / 1000.0;
+        let differs = match row.differs {
+            Differs::Uid => "the same again",
+            Differs::Step => "steps",
+            Differs::Spec => "all new",
+        };
         println!(
-            "| {} {size:.1} kB, {again} | {} | {:.1} | {:.1} | {:.2} | {:.0} / {:.0} | {:.3} / {:.3} | {:.2} / {:.2} | {:.2} |",
+            "| {} {size:.1} kB, {differs} | {} | {:.1} | {:.1} | {:.2} | {:.0} / {:.0} | {:.3} / {:.3} | {:.2} / {:.2} | {:.2} |",
             row.body,
             row.connections,
             ceiling.cpu_us,

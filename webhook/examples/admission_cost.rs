@@ -80,7 +80,6 @@ fn parts(body: &[u8]) -> Result<(), Box<dyn Error>> {
         Ok(json!({"apiVersion": "kuma.io/v1alpha1", "kind": "MeshHTTPRoute", "metadata": metadata, "spec": spec}))
     };
     let value = document()?;
-    let subject = health::Subject { document: &value, change: Some(&change) };
     time("review", || drop(black_box(review::read(body))))?;
     time("one typed spec", || drop(black_box(read(&new))))?;
     time("its splits", || drop(black_box(split::splits(&policy))))?;
@@ -88,7 +87,7 @@ fn parts(body: &[u8]) -> Result<(), Box<dyn Error>> {
     time("a digest", || drop(black_box(split::digest(&after))))?;
     time("the document", || drop(black_box(document())))?;
     time("validation", || drop(black_box(validate::verdict(&value, &kuma))))?;
-    time("health", || drop(black_box(health::examine(&subject, &known, &kuma))))
+    time("health", || drop(black_box(health::examine(&value, &known, &kuma).health(Some(&change)))))
 }
 
 fn time(name: &str, work: impl Fn()) -> Result<(), Box<dyn Error>> {

@@ -12,7 +12,7 @@ use kube::core::{ApiResource, GroupVersionKind, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sluice_rules::health::{self, Finding, Health, Severity, Subject};
+use sluice_rules::health::{self, Finding, Health, Severity};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -166,8 +166,7 @@ impl Dialect {
 
     /// What there is to say about an object; none when no rule can tell.
     fn report(&self, object: &Value, world: &World) -> Option<Report> {
-        let subject = Subject { document: object, change: None };
-        let health = health::examine(&subject, &world.known, &world.kuma);
+        let health = health::examine(object, &world.known, &world.kuma).health(None);
         let score = health.score?;
         let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
         let (namespace, name, uid) = (text("namespace"), text("name")?, text("uid")?);

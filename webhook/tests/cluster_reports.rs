@@ -10,7 +10,7 @@ use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use sluice_rules::health::{self, Subject};
+use sluice_rules::health;
 use sluice_webhook::cluster::{self, Progress, Settings};
 use sluice_webhook::report::{self, Scan};
 use sluice_webhook::world::{Shared, World};
@@ -145,7 +145,6 @@ async fn says_what_is_wrong_with_what_is_there_and_only_once() {
 
 /// The findings of the same engine: rule and message.
 fn findings(world: &World, object: &Value) -> Vec<(&'static str, String)> {
-    let subject = Subject { document: object, change: None };
-    let health = health::examine(&subject, &world.known, &world.kuma);
+    let health = health::examine(object, &world.known, &world.kuma).health(None);
     health.findings.into_iter().map(|finding| (finding.id, finding.message)).collect()
 }

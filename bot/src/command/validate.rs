@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 use sluice_rules::document::{Document, File, MAX_SIZE, Problem};
-use sluice_rules::health::{self, Finding, Health, Known, Severity, Subject};
+use sluice_rules::health::{self, Finding, Health, Known, Severity};
 use sluice_rules::proposal::body::escape::visible;
 use sluice_rules::render::{Message, Style, render};
 use sluice_rules::validate::{Kuma, Stage, Verdict, Version, Violation, verdict};
@@ -219,7 +219,6 @@ fn examine(texts: &[Text], kuma: &Kuma) -> Answers {
 
 fn one(file: usize, document: &Document, known: &Known, kuma: &Kuma) -> Answer {
     let value = document.value();
-    let subject = Subject { document: value, change: None };
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let kubernetes = value.get("apiVersion").is_some() || value.get("metadata").is_some();
     let (kind, name) = match kubernetes {
@@ -232,7 +231,7 @@ fn one(file: usize, document: &Document, known: &Known, kuma: &Kuma) -> Answer {
         kind: text(kind),
         name: text(name),
         verdict: verdict(value, kuma),
-        health: health::examine(&subject, known, kuma),
+        health: health::examine(value, known, kuma).health(None),
     }
 }
 

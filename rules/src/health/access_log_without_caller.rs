@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshAccessLog"],
     summary: "an inbound access log does not say who called",
     explanation: include_str!("../../../testdata/rules/access-log-without-caller/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

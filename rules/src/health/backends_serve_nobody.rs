@@ -2,7 +2,7 @@
 
 use super::object::{get, inside, items, text};
 use super::reference::{Backend, Target, called, is_catch_all};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 use super::{Finding, Severity};
 use crate::field::FieldPath;
 use serde_json::Value;
@@ -14,7 +14,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshHTTPRoute", "MeshTCPRoute", "TrafficRoute"],
     summary: "weights send traffic to nobody",
     explanation: include_str!("../../../testdata/rules/backends-serve-nobody/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {
@@ -44,7 +44,7 @@ fn check_rule(look: &Look<'_>, answer: &mut Answer, backends: &[Backend<'_>]) {
             && let Target::Service(service, _) = target
             && service.proxies == Some(0)
         {
-            let message = format!("no proxy serves {}, which has weight {weight}", called(reference));
+            let message = format!("no proxy serves {}, which has a weight above 0", called(reference));
             let help = "wait until its pods are ready, or give it weight 0";
             answer.found(RULE.at(at(format_args!("[{b}].weight")), message).help(help));
         }

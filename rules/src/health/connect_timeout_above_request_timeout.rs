@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{duration, inside, items};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshTimeout", "Timeout"],
     summary: "connecting may take longer than the whole request",
     explanation: include_str!("../../../testdata/rules/connect-timeout-above-request-timeout/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items, text};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-O09",
@@ -39,7 +39,7 @@ pub(super) const RULE: Rule = Rule {
     ],
     summary: "3.0 will not read this, and there is a replacement",
     explanation: include_str!("../../../testdata/rules/deprecated-dialect/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshFaultInjection", "FaultInjection"],
     summary: "faults are injected outside a test environment",
     explanation: include_str!("../../../testdata/rules/fault-injection-active/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 /// Where faults are welcome.

@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items, text};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 use crate::field::FieldPath;
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ pub(super) const RULE: Rule = Rule {
     ],
     summary: "the control plane ignores what is written here",
     explanation: include_str!("../../../testdata/rules/field-without-effect/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{duration, inside, items};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshHealthCheck", "HealthCheck"],
     summary: "a health check cannot say what it is asked",
     explanation: include_str!("../../../testdata/rules/health-check-slower-than-interval/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

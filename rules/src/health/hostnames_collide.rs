@@ -3,7 +3,7 @@
 use super::Severity;
 use super::known::{Generator, Service};
 use super::object::{DISPLAY_NAME, NAMESPACE};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 use std::collections::BTreeMap;
 
 pub(super) const RULE: Rule = Rule {
@@ -13,7 +13,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["HostnameGenerator"],
     summary: "two services get the same host name",
     explanation: include_str!("../../../testdata/rules/hostnames-collide/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -4,7 +4,7 @@ use super::Severity;
 use super::known::{Port, Service};
 use super::object::{inside, items};
 use super::reference::{Backend, Role, Target, called, follow};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-T07",
@@ -13,7 +13,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshHTTPRoute"],
     summary: "an HTTP route names a port that does not speak HTTP",
     explanation: include_str!("../../../testdata/rules/http-route-to-tcp/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

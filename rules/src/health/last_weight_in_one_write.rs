@@ -1,8 +1,8 @@
 #![doc = include_str!("../../../testdata/rules/last-weight-in-one-write/README.md")]
 
 use super::Severity;
-use super::rule::{Answer, Look, Rule, quoted};
-use crate::split::What;
+use super::rule::{Answer, Check, Rule, quoted};
+use crate::split::{Change, What};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-T10",
@@ -11,14 +11,13 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshHTTPRoute", "MeshTCPRoute", "TrafficRoute"],
     summary: "a backend loses its last weight in one write",
     explanation: include_str!("../../../testdata/rules/last-weight-in-one-write/README.md"),
-    check,
+    check: Check::Change(check),
 };
 
 /// A share that may go at once, in percentage points.
 const SMALL: f64 = 10.0;
 
-fn check(look: &Look<'_>, answer: &mut Answer) {
-    let Some(change) = look.change else { return answer.not_applicable() };
+fn check(change: &Change, answer: &mut Answer) {
     for rule in change.rules.iter().filter(|rule| rule.what == What::Moved) {
         let emptied = rule.before.iter().filter(|(service, _)| !rule.after.contains_key(*service));
         let Some((service, share)) = emptied.max_by(|a, b| a.1.total_cmp(b.1)) else { continue };

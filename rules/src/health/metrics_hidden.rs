@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items, text};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshMetric"],
     summary: "the metrics profile hides families that canary decisions count",
     explanation: include_str!("../../../testdata/rules/metrics-hidden/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 /// What the counts of a canary and of edges are made from.

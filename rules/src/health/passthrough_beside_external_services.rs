@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, text};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-S13",
@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshPassthrough"],
     summary: "proxies let everything out although external services are declared",
     explanation: include_str!("../../../testdata/rules/passthrough-beside-external-services/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items, text};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-S14",
@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshPassthrough"],
     summary: "a wildcard lets out more than it says",
     explanation: include_str!("../../../testdata/rules/passthrough-wildcard-without-port/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

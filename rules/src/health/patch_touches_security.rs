@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items, text};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshProxyPatch", "ProxyTemplate"],
     summary: "a raw Envoy patch changes what keeps the mesh closed",
     explanation: include_str!("../../../testdata/rules/patch-touches-security/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 /// Words of Envoy's configuration, lower case and without underscores, and what they are about.

@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-O08",
@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshProxyPatch", "ProxyTemplate"],
     summary: "a raw Envoy patch does not say whose it is, why, and until when",
     explanation: include_str!("../../../testdata/rules/patch-without-owner/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -4,7 +4,7 @@ use super::Severity;
 use super::known::Wanted;
 use super::object::{inside, items, text};
 use super::reference::{Backend, Role, Target, called, follow, is_catch_all, tag_parts};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -26,7 +26,7 @@ pub(super) const RULE: Rule = Rule {
     ],
     summary: "a reference leads to nothing",
     explanation: include_str!("../../../testdata/rules/reference-to-nothing/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

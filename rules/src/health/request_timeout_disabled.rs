@@ -3,7 +3,7 @@
 use super::Severity;
 use super::object::{duration, inside, items, text};
 use super::reference::called;
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -13,7 +13,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshTimeout", "Timeout"],
     summary: "a request may wait for ever",
     explanation: include_str!("../../../testdata/rules/request-timeout-disabled/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{duration, inside, items};
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-R02",
@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshRetry"],
     summary: "a try that times out is never tried again",
     explanation: include_str!("../../../testdata/rules/retry-never-after-timeout/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 /// What the control plane takes when no `MeshTimeout` says anything.

@@ -23,15 +23,20 @@ pub struct Rule {
     pub summary: &'static str,
     /// The page about it: what it sees, why it matters, what to do, when it stays quiet.
     pub explanation: &'static str,
-    pub(in crate::health) check: fn(&Look<'_>, &mut Answer),
+    pub(in crate::health) check: Check,
+}
+
+/// How a rule looks.
+#[derive(Clone, Copy)]
+pub(in crate::health) enum Check {
+    /// At the object and at what is known of others. What the positive weights of a route are must not matter to it, as
+    /// long as they fit 32 bits together: see [`Shape`](crate::split::Shape).
+    Object(fn(&Look<'_>, &mut Answer)),
+    /// At what a write changes. Where that is not known, it does not apply.
+    Change(fn(&Change, &mut Answer)),
 }
 
 impl Rule {
-    /// Does it look at this object at all?
-    pub(super) fn applies(&self, look: &Look<'_>) -> bool {
-        self.kinds.contains(&look.object.kind)
-    }
-
     /// A finding of this rule.
     pub(super) fn at(&self, field: FieldPath, message: impl Into<String>) -> Finding {
         Finding { id: self.id, severity: self.severity, field, message: message.into(), help: String::new() }
@@ -47,7 +52,6 @@ impl fmt::Debug for Rule {
 /// What a rule looks at.
 pub(super) struct Look<'a> {
     pub(super) object: Object<'a>,
-    pub(super) change: Option<&'a Change>,
     pub(super) known: &'a Known,
     pub(super) kuma: &'a Kuma,
     /// Of a route, where its backends lead.
@@ -55,8 +59,8 @@ pub(super) struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    pub(super) fn new(object: Object<'a>, change: Option<&'a Change>, known: &'a Known, kuma: &'a Kuma) -> Self {
-        let mut look = Self { object, change, known, kuma, backends: Vec::new() };
+    pub(super) fn new(object: Object<'a>, known: &'a Known, kuma: &'a Kuma) -> Self {
+        let mut look = Self { object, known, kuma, backends: Vec::new() };
         look.backends = reference::backends(&look);
         look
     }
@@ -92,9 +96,15 @@ pub(super) struct Answer {
 const MOST_FINDINGS: usize = 50;
 
 impl Answer {
-    pub(super) fn ask(&mut self, rule: &Rule, look: &Look<'_>) -> State {
+    /// An answer that has these findings already.
+    pub(super) fn after(findings: Vec<Finding>) -> Self {
+        Self { findings, ..Self::default() }
+    }
+
+    /// What one rule says.
+    pub(super) fn ask(&mut self, check: impl FnOnce(&mut Self)) -> State {
         (self.from, self.unknown, self.not_applicable) = (self.findings.len(), false, false);
-        (rule.check)(look, self);
+        check(self);
         let worst = self.findings[self.from..].iter().map(|finding| finding.severity).max();
         match worst {
             Some(severity) => State::Fail(severity),

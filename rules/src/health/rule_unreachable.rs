@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items, text};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Included, Unbounded};
@@ -14,7 +14,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshHTTPRoute", "TrafficRoute"],
     summary: "no request reaches a rule",
     explanation: include_str!("../../../testdata/rules/rule-unreachable/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -109,7 +109,7 @@ fn exposure(outcome: &Outcome) -> f64 {
 }
 
 /// The score of one document, whose exposure is 1.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tally(Vec<Sums>);
 
 impl Tally {

@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::inside;
-use super::rule::{Answer, Look, Rule};
+use super::rule::{Answer, Check, Look, Rule};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-S17",
@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshIdentity"],
     summary: "identities come from a self-signed authority",
     explanation: include_str!("../../../testdata/rules/self-signed-identity/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -53,8 +53,7 @@ fn case(path: &Path) -> Case {
     let mut before = earlier.iter().filter_map(|document| Policy::read(document.value()).ok());
     let before = before.rfind(|before| before.identity() == policy.identity());
     let change = before.map(|before| change(&splits(&before).0, &splits(&policy).0));
-    let subject = Subject { document: last.value(), change: change.as_ref() };
-    let health = examine(&subject, &known, &kuma);
+    let health = examine(last.value(), &known, &kuma).health(change.as_ref());
     Case { file, health }
 }
 
@@ -159,8 +158,7 @@ fn finds_in_kumas_examples_only_what_is_listed() {
                 ..Kuma::default()
             };
             for document in file.documents() {
-                let subject = Subject { document: document.value(), change: None };
-                for finding in examine(&subject, &Known::default(), &kuma).findings {
+                for finding in examine(document.value(), &Known::default(), &kuma).health(None).findings {
                     let place = format!("{}/{}", name(&folder), name(&path));
                     writeln!(text, "{place} {} {}: {}", finding.id, finding.field, finding.message).unwrap();
                 }
@@ -184,8 +182,7 @@ fn a_shape_that_is_wrong_everywhere_has_a_bounded_answer() {
         "spec": {"to": [{"targetRef": {"kind": "MeshService", "name": "a"}, "rules": rules}]}});
     let mut known = nothing_known(true);
     known.insert(&serde_json::json!({"type": "MeshService", "name": "a", "mesh": "default", "spec": {}}));
-    let subject = Subject { document: &document, change: None };
-    let health = examine(&subject, &known, &Kuma::default());
+    let health = examine(&document, &known, &Kuma::default()).health(None);
     assert!(health.findings.len() <= 50 * RULES.len());
     assert!(
         health.findings.iter().all(|finding| finding.message.len() < 1_000),
@@ -210,8 +207,7 @@ fn ten_thousand_rules_are_looked_at_once_each() {
         serde_json::json!({"type": "MeshHTTPRoute", "name": "r", "mesh": "m", "spec": {"to": [{"rules": rules}]}});
     let legacy = serde_json::json!({"type": "TrafficRoute", "name": "r", "mesh": "m", "conf": {"http": http}});
     let found = |document: &Value| {
-        let subject = Subject { document, change: None };
-        let health = examine(&subject, &Known::default(), &Kuma::default());
+        let health = examine(document, &Known::default(), &Kuma::default()).health(None);
         health
             .findings
             .into_iter()
@@ -228,14 +224,13 @@ fn what_is_not_known_widens_the_interval() {
     let route = serde_json::json!({"apiVersion": "kuma.io/v1alpha1", "kind": "MeshHTTPRoute",
         "metadata": {"name": "r", "namespace": "demo"},
         "spec": {"to": [{"targetRef": {"kind": "MeshService", "name": "chat"}, "rules": []}]}});
-    let subject = Subject { document: &route, change: None };
-    let health = examine(&subject, &Known::default(), &Kuma::default());
+    let health = examine(&route, &Known::default(), &Kuma::default()).health(None);
     assert_eq!((health.score, health.most), (Some(100), Some(100)));
     assert!(health.least.unwrap() < 79);
     let mut known = nothing_known(true);
     known.insert(&serde_json::json!({"apiVersion": "kuma.io/v1alpha1", "kind": "MeshService",
         "metadata": {"name": "chat", "namespace": "demo"}, "spec": {"ports": [{"port": 80, "appProtocol": "http"}]}}));
-    let health = examine(&subject, &known, &Kuma::default());
+    let health = examine(&route, &known, &Kuma::default()).health(None);
     assert_eq!((health.least, health.score, health.most), (Some(100), Some(100), Some(100)));
 }
 
@@ -246,8 +241,7 @@ fn what_is_not_kumas_has_no_score() {
         serde_json::json!({"type": "Secret", "name": "x"}),
         serde_json::json!(null),
     ] {
-        let subject = Subject { document: &document, change: None };
-        assert_eq!(examine(&subject, &Known::default(), &Kuma::default()), Health::default());
+        assert_eq!(examine(&document, &Known::default(), &Kuma::default()).health(None), Health::default());
     }
 }
 
@@ -349,8 +343,7 @@ proptest! {
         documents.iter().for_each(|document| known.insert(document));
         let kuma = Kuma { version: if v3 { Version::V3_0 } else { Version::V2_14 }, ..Kuma::default() };
         for document in &documents {
-            let subject = Subject { document, change: None };
-            let health = examine(&subject, &known, &kuma);
+            let health = examine(document, &known, &kuma).health(None);
             if let Some(score) = health.score {
                 prop_assert!(score <= 100);
                 prop_assert!(health.least.unwrap() <= score && score <= health.most.unwrap());

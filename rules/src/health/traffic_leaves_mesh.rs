@@ -3,7 +3,7 @@
 use super::Severity;
 use super::object::{inside, items, text};
 use super::reference::called;
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 
 pub(super) const RULE: Rule = Rule {
     id: "KMH-T08",
@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshHTTPRoute"],
     summary: "a mirror or redirect sends traffic out of the mesh",
     explanation: include_str!("../../../testdata/rules/traffic-leaves-mesh/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

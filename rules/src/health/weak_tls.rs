@@ -2,7 +2,7 @@
 
 use super::Severity;
 use super::object::{inside, items, text};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshTLS", "MeshExternalService"],
     summary: "TLS may fall back to what is broken",
     explanation: include_str!("../../../testdata/rules/weak-tls/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -1,7 +1,7 @@
 #![doc = include_str!("../../../testdata/rules/wide-allow/README.md")]
 
 use super::object::{inside, items, text};
-use super::rule::{Answer, Look, Rule, quoted};
+use super::rule::{Answer, Check, Look, Rule, quoted};
 use super::{Finding, Severity};
 
 pub(super) const RULE: Rule = Rule {
@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule {
     kinds: &["MeshTrafficPermission", "TrafficPermission"],
     summary: "everybody in the mesh may call",
     explanation: include_str!("../../../testdata/rules/wide-allow/README.md"),
-    check,
+    check: Check::Object(check),
 };
 
 fn check(look: &Look<'_>, answer: &mut Answer) {

@@ -1,7 +1,7 @@
 //! Callers on kept-alive HTTP/1.1 connections, and what they measure. Bare bytes: every cycle spent here is one that a
 //! server on the same two processors does not get.
 
-use crate::body::Template;
+use crate::body::{Differs, Template};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::net::SocketAddr;
@@ -12,6 +12,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// No review is sent twice, in whatever row.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// What the callers of one row saw in one round.
 #[derive(Debug, Default, Clone)]
@@ -37,11 +40,10 @@ pub(crate) async fn run(
     tls: &TlsConnector,
     address: SocketAddr,
     template: &Template,
-    is_new: bool,
+    differs: Differs,
     connections: usize,
     time: Duration,
 ) -> anyhow::Result<Seen> {
-    let numbers = Arc::new(AtomicU64::new(1));
     let mut streams = Vec::new();
     for _ in 0..connections {
         let stream = TcpStream::connect(address).await?;
@@ -52,9 +54,8 @@ pub(crate) async fn run(
     let callers: Vec<_> = streams
         .into_iter()
         .map(|stream| {
-            let caller =
-                Caller { stream, template: template.clone(), numbers: Arc::clone(&numbers), buffer: Vec::new() };
-            tokio::spawn(caller.ask(is_new, begun + time))
+            let caller = Caller { stream, template: template.clone(), buffer: Vec::new() };
+            tokio::spawn(caller.ask(differs, begun + time))
         })
         .collect();
     let mut seen = Seen::default();
@@ -71,12 +72,11 @@ pub(crate) async fn run(
 struct Caller {
     stream: TlsStream<TcpStream>,
     template: Template,
-    numbers: Arc<AtomicU64>,
     buffer: Vec<u8>,
 }
 
 impl Caller {
-    async fn ask(mut self, is_new: bool, until: Instant) -> anyhow::Result<(Vec<Duration>, u64)> {
+    async fn ask(mut self, differs: Differs, until: Instant) -> anyhow::Result<(Vec<Duration>, u64)> {
         let (mut times, mut refused) = (Vec::new(), 0);
         let head = format!(
             "POST /validate?timeout=10s HTTP/1.1\r\nhost: localhost\r\nuser-agent: kube-apiserver-admission\r\ncontent-type: \
@@ -87,7 +87,7 @@ impl Caller {
         while Instant::now() < until {
             request.clear();
             request.extend_from_slice(head.as_bytes());
-            request.extend_from_slice(self.template.fill(self.numbers.fetch_add(1, Relaxed), is_new));
+            request.extend_from_slice(self.template.fill(NUMBERS.fetch_add(1, Relaxed), differs));
             let asked = Instant::now();
             self.stream.write_all(&request).await?;
             self.stream.flush().await?;

@@ -1,36 +1,69 @@
-//! What was found out before: GitOps applies the same again and again, a dry run comes before the real write, and what
-//! an object is was mostly admitted as what it shall be.
+//! What was found out before: a dry run comes before the real write, one apply is reviewed several times, and what an
+//! object is was mostly admitted as what it shall be.
 //!
-//! A state of a policy is found by the whole text that it was made from, not by a hash of it, so that no two can be
-//! taken for one; a write is found by its two states. Two generations of each: when the young one is full it becomes the
-//! old one, and what is still asked for comes back.
+//! The steps of a canary differ in their weights alone. So a spec is known by its [`Shape`], which is read and examined
+//! once, and by its weights, from which its splits follow; a write is known by its two states. Whatever is found is
+//! compared as a whole, not by a hash, so that no two can be taken for one. Two generations of each: when the young one
+//! is full it becomes the old one, and what is still asked for comes back.
 
 use super::route::Assessed;
 use crate::ledger::Splits;
-use sluice_rules::health::Known;
-use sluice_rules::validate::Kuma;
-use std::collections::HashMap;
+use sluice_rules::health::{Examination, Known};
+use sluice_rules::split::{Shape, Split};
+use sluice_rules::validate::{Kuma, Verdict};
+use std::collections::{BTreeSet, HashMap};
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What was found out before.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
+    forms: Generations<Form>,
     sides: Generations<Side>,
     writes: Generations<Entry>,
+}
+
+/// A policy, whatever its name and its weights.
+#[derive(Debug)]
+pub(super) struct Form {
+    parts: Parts<Box<str>>,
+    /// What it does with traffic, with the numbers of the shape for weights.
+    pub(super) splits: Vec<Split>,
+    /// What was said of it last: mostly one policy alone has this form.
+    examined: Mutex<Option<Arc<Examined>>>,
+}
+
+/// Kind, namespace, version, mesh, labels and spec: all that there is to know about a policy beside its name, which
+/// splits do not depend on.
+pub(super) type Parts<T> = [T; 6];
+
+/// What Kuma and the rules say of a form.
+#[derive(Debug)]
+pub(super) struct Examined {
+    /// Of the policy of this name.
+    pub(super) name: Box<str>,
+    /// When this was known of others.
+    pub(super) known: Arc<Known>,
+    /// In this Kuma.
+    pub(super) kuma: Kuma,
+    /// What Kuma answers.
+    pub(super) verdict: Verdict,
+    /// What the rules find.
+    pub(super) examination: Examination,
+    /// The services that it is about.
+    pub(super) targets: BTreeSet<String>,
 }
 
 /// A state of a policy.
 #[derive(Debug)]
 pub(super) struct Side {
-    parts: Parts<Box<str>>,
+    /// Whatever the weights.
+    pub(super) form: Arc<Form>,
+    /// The weights that the form leaves out.
+    weights: Box<[u32]>,
     /// What it does with traffic.
     pub(super) splits: Arc<Splits>,
 }
-
-/// Kind, namespace, version, mesh, labels and spec: all that there is to know about a state beside the policy's name,
-/// which splits do not depend on.
-pub(super) type Parts<T> = [T; 6];
 
 /// The two states of a write, as far as they are there and can be read.
 #[derive(Debug, Clone)]
@@ -54,17 +87,39 @@ struct Entry {
 }
 
 impl Cache {
-    /// A state that was read before.
-    pub(super) fn side(&self, parts: &Parts<&str>) -> Option<Arc<Side>> {
-        let same = |side: &Side| side.parts.iter().zip(parts).all(|(ours, theirs)| **ours == **theirs);
-        self.sides.find(hash(parts), Side::size, same)
+    /// A form, read unless it was read before.
+    pub(super) fn form<E>(
+        &self,
+        parts: &Parts<&str>,
+        read: impl FnOnce(&str) -> Result<Vec<Split>, E>,
+    ) -> Result<Arc<Form>, E> {
+        let hash = hash(parts);
+        let same = |form: &Form| form.parts.iter().zip(parts).all(|(ours, theirs)| **ours == **theirs);
+        if let Some(form) = self.forms.find(hash, Form::size, same) {
+            return Ok(form);
+        }
+        let splits = read(parts[SPEC])?;
+        let form = Arc::new(Form { parts: parts.map(Into::into), splits, examined: Mutex::default() });
+        self.forms.put(hash, form.size(), Arc::clone(&form));
+        Ok(form)
     }
 
-    /// Keeps a state that was read.
-    pub(super) fn keep_side(&self, parts: &Parts<&str>, splits: Splits) -> Arc<Side> {
-        let side = Arc::new(Side { parts: parts.map(Into::into), splits: Arc::new(splits) });
-        self.sides.put(hash(parts), side.size(), Arc::clone(&side));
-        side
+    /// A state of this form; none where it cannot be told what these weights are to it.
+    pub(super) fn side(&self, form: &Arc<Form>, shape: Option<&Shape>) -> Option<Arc<Side>> {
+        let weights = shape.map_or(&[][..], Shape::weights);
+        let hash = weights.iter().fold(step(0, place(Some(form))), |hash, weight| step(hash, u64::from(*weight)));
+        let same = |side: &Side| Arc::ptr_eq(&side.form, form) && *side.weights == *weights;
+        if let Some(side) = self.sides.find(hash, Side::size, same) {
+            return Some(side);
+        }
+        let splits = match shape {
+            Some(shape) => shape.fill(&form.splits)?,
+            None => form.splits.clone(),
+        };
+        let splits = Arc::new(Splits::from(splits));
+        let side = Arc::new(Side { form: Arc::clone(form), weights: weights.into(), splits });
+        self.sides.put(hash, side.size(), Arc::clone(&side));
+        Some(side)
     }
 
     /// What was found out about this write in this world.
@@ -94,17 +149,50 @@ impl Cache {
     }
 }
 
-impl Side {
-    /// About what it takes, in bytes: splits are a few times as large as their text.
+/// The place of the spec among the parts.
+pub(super) const SPEC: usize = 5;
+
+impl Form {
+    /// About what it takes, in bytes. Keys of rules say much of the text again.
     fn size(&self) -> usize {
-        1000 + 5 * self.parts.iter().map(|part| part.len()).sum::<usize>()
+        let text = self.parts.iter().map(|part| part.len()).sum::<usize>();
+        2000 + 2 * text + 2 * size(&self.splits)
     }
+
+    /// The spec, as JSON.
+    pub(super) fn spec(&self) -> &str {
+        &self.parts[SPEC]
+    }
+
+    /// What was said of it under this name, in this world.
+    pub(super) fn examined(&self, name: &str, known: &Arc<Known>, kuma: &Kuma) -> Option<Arc<Examined>> {
+        let last = self.examined.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        (*last.name == *name && Arc::ptr_eq(&last.known, known) && last.kuma == *kuma).then_some(last)
+    }
+
+    /// Keeps what was said.
+    pub(super) fn keep(&self, examined: Examined) -> Arc<Examined> {
+        let examined = Arc::new(examined);
+        *self.examined.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&examined));
+        examined
+    }
+}
+
+impl Side {
+    /// About what it takes, in bytes, with its form, which it may outlive in the other generations.
+    fn size(&self) -> usize {
+        500 + 4 * self.weights.len() + size(&self.splits) + self.form.size()
+    }
+}
+
+/// About what splits take that share their texts with others.
+fn size(splits: &[Split]) -> usize {
+    splits.iter().map(|split| 200 + 250 * split.backends.len()).sum()
 }
 
 impl Pair<'_> {
     fn hash(&self) -> u64 {
-        let place = |side: &Option<Arc<Side>>| side.as_ref().map_or(0, |side| Arc::as_ptr(side).addr()).to_string();
-        hash(&[self.name, &place(&self.old), &place(&self.new)])
+        step(step(hash(&[self.name]), place(self.old.as_ref())), place(self.new.as_ref()))
     }
 }
 
@@ -116,6 +204,10 @@ impl Entry {
     }
 }
 
+fn place<T>(of: Option<&Arc<T>>) -> u64 {
+    of.map_or(0, |of| Arc::as_ptr(of).addr() as u64)
+}
+
 fn is_same(ours: Option<&Arc<Side>>, theirs: Option<&Arc<Side>>) -> bool {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
@@ -125,7 +217,7 @@ fn is_same(ours: Option<&Arc<Side>>, theirs: Option<&Arc<Side>>) -> bool {
 }
 
 /// The most that one generation takes, in bytes.
-const MOST_BYTES: usize = 6 * 1024 * 1024;
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// The most entries in one generation.
 const MOST_ENTRIES: usize = 1024;
 
@@ -187,14 +279,17 @@ impl<T> Generations<T> {
 
 /// Only finds the entry; a collision costs an entry and never an answer.
 fn hash(parts: &[&str]) -> u64 {
-    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mut hash = 0_u64;
-    let mut add = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+    let mut hash = 0;
     for part in parts {
         let (words, rest) = part.as_bytes().as_chunks::<8>();
-        words.iter().for_each(|word| add(u64::from_le_bytes(*word)));
-        rest.iter().for_each(|byte| add(u64::from(*byte)));
-        add(part.len() as u64);
+        hash = words.iter().fold(hash, |hash, word| step(hash, u64::from_le_bytes(*word)));
+        hash = rest.iter().fold(hash, |hash, byte| step(hash, u64::from(*byte)));
+        hash = step(hash, part.len() as u64);
     }
     hash
+}
+
+fn step(hash: u64, word: u64) -> u64 {
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+    (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)
 }

@@ -1,6 +1,6 @@
 //! Policies of Kuma: what a write does to traffic, and how healthy what is written is.
 
-use super::cache::{Pair, Side};
+use super::cache::{Examined, Form, Pair, SPEC, Side};
 use super::{Admission, Outcome, World, Write, examine};
 use crate::ledger::{Asked, Splits, Unavailable};
 use crate::review::{Cause, Object, Request, UserInfo};
@@ -10,7 +10,7 @@ use sluice_rules::field::FieldPath;
 use sluice_rules::guard::{self, Author, Code, Effect, Verdict};
 use sluice_rules::health::{self, Health};
 use sluice_rules::policy::{Identity, Policy};
-use sluice_rules::split::{self, Change, Split};
+use sluice_rules::split::{self, Change, Shape, Split};
 use sluice_rules::validate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -119,7 +119,7 @@ impl Admission {
         if let Some(assessed) = is_known.then(|| self.cache.find(&pair, &world.known, &world.kuma)).flatten() {
             return Ok(assessed);
         }
-        let assessed = Arc::new(assess(write, request, world, &pair)?);
+        let assessed = Arc::new(self.assess_anew(write, request, world, &pair)?);
         if is_known {
             self.cache.keep(pair, &world.known, &world.kuma, &assessed);
         }
@@ -135,14 +135,82 @@ impl Admission {
     ) -> Result<Arc<Side>, Vec<Diagnostic>> {
         let mesh = object.mesh.as_deref().unwrap_or_default();
         let namespace = namespace(write, request).unwrap_or_default();
-        let parts = [&*request.kind.kind, namespace, &*object.api_version, mesh, object.raw_labels(), object.spec()];
-        if let Some(side) = self.cache.side(&parts) {
-            return Ok(side);
+        let shape = Shape::of(object.spec());
+        let mut parts = [&*request.kind.kind, namespace, &*object.api_version, mesh, object.raw_labels(), object.spec()];
+        let read = |spec: &str| {
+            let labels = object.labels();
+            let policy = Policy::of_spec(identity(object, &labels, write, request), labels, spec)?;
+            Ok::<_, Vec<Diagnostic>>(split::splits(&policy).0)
+        };
+        if let Some(shape) = &shape {
+            parts[SPEC] = shape.spec();
+            if let Ok(form) = self.cache.form(&parts, read)
+                && let Some(side) = self.cache.side(&form, Some(shape))
+            {
+                return Ok(side);
+            }
+            parts[SPEC] = object.spec();
         }
-        let policy = read(object, write, request)?;
-        let splits = Splits::from(split::splits(&policy).0);
-        Ok(self.cache.keep_side(&parts, splits))
+        let form = self.cache.form(&parts, read)?;
+        self.cache.side(&form, None).ok_or_else(Vec::new)
     }
+
+    fn assess_anew(
+        &self,
+        write: &Write,
+        request: &Request<'_, Object<'_>>,
+        world: &World,
+        pair: &Pair,
+    ) -> Result<Assessed, Vec<Diagnostic>> {
+        let splits = |side: &Option<Arc<Side>>| side.as_ref().map(|side| Arc::clone(&side.splits)).unwrap_or_default();
+        let (before, after) = (splits(&pair.old), splits(&pair.new));
+        let object = write.object().ok_or_else(Vec::new)?;
+        let labels = object.labels();
+        let mut assessed = Assessed {
+            identity: identity(object, &labels, write, request),
+            change: Arc::new(split::change_to(&before, &after, || after.digest().to_owned())),
+            before,
+            after,
+            verdict: validate::Verdict::default(),
+            health: Health::default(),
+            services: BTreeSet::new(),
+        };
+        let changed = write.old.is_none_or(|old| write.new.is_some_and(|new| new.spec() != old.spec()));
+        if let Some(object) = write.new.filter(|_| changed) {
+            let form = pair.new.as_ref().map(|new| &*new.form).ok_or_else(Vec::new)?;
+            let examined = match form.examined(pair.name, &world.known, &world.kuma) {
+                Some(examined) => examined,
+                None => form.keep(examine(object, labels, request, world, (pair.name, form))?),
+            };
+            let moves = Some(&*assessed.change).filter(|change| !change.rules.is_empty());
+            assessed.verdict = examined.verdict.clone();
+            assessed.health = examined.examination.health(moves);
+            if assessed.has_something_to_say() {
+                assessed.services = services(assessed.before.iter().chain(assessed.after.iter()));
+                assessed.services.extend(examined.targets.iter().cloned());
+            }
+        }
+        Ok(assessed)
+    }
+}
+
+/// What Kuma and the rules say of a policy of this form.
+fn examine(
+    object: &Object,
+    labels: BTreeMap<String, String>,
+    request: &Request<'_, Object<'_>>,
+    world: &World,
+    (name, form): (&str, &Form),
+) -> Result<Examined, Vec<Diagnostic>> {
+    let document = document(object, form.spec(), labels, request)?;
+    Ok(Examined {
+        name: name.into(),
+        known: Arc::clone(&world.known),
+        kuma: world.kuma.clone(),
+        verdict: validate::verdict(&document, &world.kuma),
+        examination: health::examine(&document, &world.known, &world.kuma),
+        targets: targets(&document).collect(),
+    })
 }
 
 fn name<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> &'a str {
@@ -170,45 +238,6 @@ fn identity(
     }
 }
 
-fn read(object: &Object, write: &Write, request: &Request<'_, Object<'_>>) -> Result<Policy, Vec<Diagnostic>> {
-    let labels = object.labels();
-    Policy::of_spec(identity(object, &labels, write, request), labels, object.spec())
-}
-
-fn assess(
-    write: &Write,
-    request: &Request<'_, Object<'_>>,
-    world: &World,
-    pair: &Pair,
-) -> Result<Assessed, Vec<Diagnostic>> {
-    let splits = |side: &Option<Arc<Side>>| side.as_ref().map(|side| Arc::clone(&side.splits)).unwrap_or_default();
-    let (before, after) = (splits(&pair.old), splits(&pair.new));
-    let object = write.object().ok_or_else(Vec::new)?;
-    let labels = object.labels();
-    let mut assessed = Assessed {
-        identity: identity(object, &labels, write, request),
-        change: Arc::new(split::change_to(&before, &after, || after.digest().to_owned())),
-        before,
-        after,
-        verdict: validate::Verdict::default(),
-        health: Health::default(),
-        services: BTreeSet::new(),
-    };
-    let changed = write.old.is_none_or(|old| write.new.is_some_and(|new| new.spec() != old.spec()));
-    if let Some(object) = write.new.filter(|_| changed) {
-        let document = document(object, labels, request)?;
-        assessed.verdict = validate::verdict(&document, &world.kuma);
-        let moves = Some(&*assessed.change).filter(|change| !change.rules.is_empty());
-        let subject = health::Subject { document: &document, change: moves };
-        assessed.health = health::examine(&subject, &world.known, &world.kuma);
-        if assessed.has_something_to_say() {
-            assessed.services = services(assessed.before.iter().chain(assessed.after.iter()));
-            assessed.services.extend(targets(&document));
-        }
-    }
-    Ok(assessed)
-}
-
 impl Assessed {
     /// About what it takes beside the splits, in bytes.
     pub(super) fn size(&self) -> usize {
@@ -227,10 +256,11 @@ impl Assessed {
 /// The object without what only Kubernetes looks at.
 fn document(
     object: &Object,
+    spec: &str,
     labels: BTreeMap<String, String>,
     request: &Request<'_, Object<'_>>,
 ) -> Result<Value, Vec<Diagnostic>> {
-    let spec = match object.spec() {
+    let spec = match spec {
         "" => Value::Null,
         spec => serde_json::from_str(spec).map_err(|error| vec![unreadable(&format!("spec: {error}"))])?,
     };
