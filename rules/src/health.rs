@@ -43,8 +43,8 @@ use crate::split::Change;
 use crate::validate::Kuma;
 use object::Object;
 use rule::{Answer, Check, Look};
-use score::Tally;
 use schemars::JsonSchema;
+use score::Tally;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -9,6 +9,7 @@ mod clients;
 mod rule;
 mod shape;
 mod share;
+mod shares;
 
 pub use backend::{Backend, Entry, ServiceKey};
 pub(crate) use change::distance;
@@ -17,16 +18,14 @@ pub use clients::Clients;
 pub use rule::RuleKey;
 pub use shape::Shape;
 pub use share::{Reweigh, ShareError};
+pub use shares::Shares;
 
 use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
 use crate::policy::{BackendRef, HttpRule, Identity, Policy, SplitEntry, TagSet, TargetRef};
 use backend::{Service, Services};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// What part of the traffic a backend gets, in percent.
-pub type Shares = BTreeMap<ServiceKey, f64>;
 
 /// What one rule does with its traffic.
 #[derive(Debug, Clone, PartialEq)]

@@ -122,7 +122,8 @@ async fn memory(files: &Files, tls: &tokio_rustls::TlsConnector) -> anyhow::Resu
     let template = body::standard(false);
     let mut asked = 0;
     while asked < 1000 {
-        asked += load::run(tls, server.address, &template, Differs::Step, 4, Duration::from_millis(100)).await?.times.len();
+        asked +=
+            load::run(tls, server.address, &template, Differs::Step, 4, Duration::from_millis(100)).await?.times.len();
     }
     let (now, peak) = server.memory()?;
     let mib = |kib: u64| kib as f64 / 1024.0;

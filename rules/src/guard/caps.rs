@@ -125,11 +125,13 @@ pub(super) fn breaches(
 
 /// May the whole share of any service be above this? Wide routes have many rules, and hardly ever one that is.
 fn may_exceed(shares: &Shares, most: f64) -> bool {
-    let of = |service: &ServiceKey| {
-        let same = shares.iter().filter(|(other, _)| other.unported() == service.unported());
-        same.map(|(_, share)| share).sum::<f64>()
-    };
-    shares.keys().any(|service| of(service) > most)
+    const FEW: usize = 32;
+    if shares.len() > FEW {
+        return true;
+    }
+    let services: Vec<_> = shares.iter().map(|(service, share)| (service.unported(), share)).collect();
+    let of = |name| services.iter().filter(|(other, _)| *other == name).map(|(_, share)| share).sum::<f64>();
+    services.iter().any(|(name, _)| of(*name) > most)
 }
 
 /// Shares over all ports of a service: two ports of a canary are one canary.

@@ -147,13 +147,11 @@ pub(super) fn is_rollback(rule: &RuleChange, stable: &Shares) -> bool {
         return false;
     }
     let stable = &under_keys_of(rule, stable);
-    let share = |shares: &Shares, service| shares.get(service).copied().unwrap_or(0.0);
-    let services = rule.before.keys().chain(rule.after.keys()).chain(stable.keys());
     let mut nearer = false;
-    for service in services {
-        let goal = share(stable, service);
-        let before = (share(&rule.before, service) - goal).abs();
-        let after = (share(&rule.after, service) - goal).abs();
+    for service in stable.services().chain(rule.before.services()).chain(rule.after.services()) {
+        let goal = stable.of(service);
+        let before = (rule.before.of(service) - goal).abs();
+        let after = (rule.after.of(service) - goal).abs();
         if after > before + NOISE {
             return false;
         }
@@ -167,21 +165,16 @@ pub(super) fn is_rollback(rule: &RuleChange, stable: &Shares) -> bool {
 fn under_keys_of<'a>(rule: &RuleChange, stable: &'a Shares) -> Cow<'a, Shares> {
     let own = &rule.destination;
     let has_port = |key: &&ServiceKey| *key != own && key.unported() == own.as_str();
-    let ports = |shares: &'_ Shares| shares.keys().filter(has_port).cloned().collect::<Vec<_>>();
-    let implied = |shares: &Shares| shares.contains_key(own);
-    let mut stable = Cow::Borrowed(stable);
-    if implied(&rule.before) || implied(&rule.after) {
-        for key in ports(&stable) {
-            let share = stable.to_mut().remove(&key).unwrap_or(0.0);
-            *stable.to_mut().entry(own.clone()).or_insert(0.0) += share;
-        }
-    } else if implied(&stable) {
+    let ports = |shares: &'_ Shares| shares.services().filter(has_port).cloned().collect::<Vec<_>>();
+    if rule.before.contains(own) || rule.after.contains(own) {
+        return Cow::Owned(stable.renamed(|key| if has_port(&key) { own.clone() } else { key.clone() }));
+    }
+    if stable.contains(own) {
         let known = [ports(&rule.before), ports(&rule.after)];
         // With several ports nobody knows which one it was.
-        if let Some([key]) = known.iter().find(|ports| !ports.is_empty()).map(Vec::as_slice) {
-            let share = stable.to_mut().remove(own).unwrap_or(0.0);
-            stable.to_mut().insert(key.clone(), share);
+        if let Some([port]) = known.iter().find(|ports| !ports.is_empty()).map(Vec::as_slice) {
+            return Cow::Owned(stable.renamed(|key| if key == own { port.clone() } else { key.clone() }));
         }
     }
-    stable
+    Cow::Borrowed(stable)
 }

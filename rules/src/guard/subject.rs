@@ -44,7 +44,7 @@ impl<'a> Subject<'a> {
         let mut traffic = Traffic::new(self.mesh, identity.namespace.as_deref());
         traffic.add(self.destination);
         for rule in &self.rules {
-            rule.before.keys().chain(rule.after.keys()).for_each(|service| traffic.add(service));
+            rule.before.services().chain(rule.after.services()).for_each(|service| traffic.add(service));
             traffic.add_namespace(rule.namespace.as_deref());
         }
         traffic

@@ -407,7 +407,7 @@ proptest! {
         prop_assume!(!records.is_empty());
         let last = records.last().unwrap().clone();
         let (at, now) = (&last.rules[0].after, last.time.saturating_add(SignedDuration::from_secs(wait)).unwrap());
-        let canary = at.iter().find(|(service, _)| service.as_str().starts_with("v2")).map_or(0.0, |(_, share)| *share);
+        let canary = at.iter().find(|(service, _)| service.as_str().starts_with("v2")).map_or(0.0, |(_, share)| share);
         prop_assume!(canary > 0.0 && records.windows(2).all(|pair| pair[1].time.duration_since(pair[0].time).as_hours() < 24));
         let back = request(&json!({"v1": 100 - canary as u32, "v2": canary as u32}), &json!({"v1": 1}), Author::Bot);
         let verdict = judge(&shut, &back, &History::from(records), &[], now);
@@ -421,7 +421,7 @@ proptest! {
         let guards = [guard(json!({"caps": caps, "freeze": [{"cron": "0 3 * * *", "duration": "2h", "timeZone": "Europe/Berlin"}]}))];
         let records = climb(&guards, &steps);
         let Some(last) = records.last().cloned() else { return Ok(()) };
-        let share = last.rules[0].after.iter().find(|(service, _)| service.as_str().starts_with("v2")).map_or(0, |(_, share)| *share as u32);
+        let share = last.rules[0].after.iter().find(|(service, _)| service.as_str().starts_with("v2")).map_or(0, |(_, share)| share as u32);
         let weights = |canary: u32| json!({"v1": 100 - canary, "v2": canary});
         let request = request(&weights(share), &weights(goal), Author::Bot);
         let history = History::from(records);

@@ -19,9 +19,9 @@ const SMALL: f64 = 10.0;
 
 fn check(change: &Change, answer: &mut Answer) {
     for rule in change.rules.iter().filter(|rule| rule.what == What::Moved) {
-        let emptied = rule.before.iter().filter(|(service, _)| !rule.after.contains_key(*service));
-        let Some((service, share)) = emptied.max_by(|a, b| a.1.total_cmp(b.1)) else { continue };
-        let first = rule.after.keys().find(|service| !rule.before.contains_key(*service));
+        let emptied = rule.before.iter().filter(|(service, _)| !rule.after.contains(service));
+        let Some((service, share)) = emptied.max_by(|a, b| a.1.total_cmp(&b.1)) else { continue };
+        let first = rule.after.services().find(|service| !rule.before.contains(service));
         let (name, share) = (quoted(service.as_str()), (share * 100.0).round() / 100.0);
         let message = match first {
             Some(first) => format!(

@@ -4,7 +4,8 @@ use super::{Backend, RuleKey, ServiceKey, Shares, Split};
 use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What changes between two states of a policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,11 +24,11 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuleChange {
     /// The mesh.
-    pub mesh: String,
+    pub mesh: Arc<str>,
     /// The service that clients call, whatever the port.
     pub destination: ServiceKey,
     /// Its namespace, where it has one.
-    pub namespace: Option<String>,
+    pub namespace: Option<Arc<str>>,
     /// Which rule.
     pub rule: RuleKey,
     /// Is it new, gone or changed?
@@ -90,35 +91,26 @@ pub fn change(old: &[Split], new: &[Split]) -> Change {
 
 /// [`change`] for whoever has the [`digest`] of the new splits at hand.
 pub fn change_to(old: &[Split], new: &[Split], digest: impl FnOnce() -> String) -> Change {
-    let mut pairs: BTreeMap<&RuleKey, (Vec<&Split>, Vec<&Split>)> = BTreeMap::new();
-    for split in old {
-        pairs.entry(&split.rule).or_default().0.push(split);
-    }
-    for split in new {
-        pairs.entry(&split.rule).or_default().1.push(split);
-    }
     // Most changes neither add nor remove a rule.
     let (mut served_before, mut serve_now) = (None, None);
     let mut rules = Vec::new();
     let mut removed: Vec<Canon> = Vec::new();
-    for (before, after) in pairs.into_values() {
-        // Rules with one key are paired in their order: to swap two of them is a change, the later one counts in Kuma.
-        for position in 0..before.len().max(after.len()) {
-            let changed = match (before.get(position), after.get(position)) {
-                (Some(before), Some(after)) if is_same(before, after) => None,
-                (Some(before), Some(after)) => moved(before, after),
-                (None, Some(after)) => {
-                    Some(appeared(after, served_before.get_or_insert_with(|| Served::by(old)), What::Added))
-                }
-                (Some(before), None) => {
-                    removed.push(canon(before, Side::Itself(before)));
-                    Some(appeared(before, serve_now.get_or_insert_with(|| Served::by(new)), What::Removed))
-                }
-                (None, None) => None,
-            };
-            rules.extend(changed.filter(|changed| changed.shift > 0.0 || changed.widened));
-        }
+    for pair in pairs(old, new) {
+        let changed = match pair {
+            (Some(before), Some(after)) if is_same(before, after) => None,
+            (Some(before), Some(after)) => moved(before, after),
+            (None, Some(after)) => {
+                Some(appeared(after, served_before.get_or_insert_with(|| Served::by(old)), What::Added))
+            }
+            (Some(before), None) => {
+                removed.push(canon(before, Side::Itself(before)));
+                Some(appeared(before, serve_now.get_or_insert_with(|| Served::by(new)), What::Removed))
+            }
+            (None, None) => None,
+        };
+        rules.extend(changed.filter(|changed| changed.shift > 0.0 || changed.widened));
     }
+    rules.sort_by(|a, b| a.rule.cmp(&b.rule));
     let digest = if removed.is_empty() {
         digest()
     } else {
@@ -130,6 +122,27 @@ pub fn change_to(old: &[Split], new: &[Split], digest: impl FnOnce() -> String) 
         rules,
         digest,
     }
+}
+
+/// The same rules before and afterwards. Those with one key are paired in their order: to swap two of them is a change,
+/// the later one counts in Kuma.
+fn pairs<'a>(old: &'a [Split], new: &'a [Split]) -> Vec<(Option<&'a Split>, Option<&'a Split>)> {
+    if old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.rule == new.rule) {
+        return old.iter().map(Some).zip(new.iter().map(Some)).collect();
+    }
+    let mut sides: BTreeMap<&RuleKey, (Vec<&Split>, Vec<&Split>)> = BTreeMap::new();
+    for split in old {
+        sides.entry(&split.rule).or_default().0.push(split);
+    }
+    for split in new {
+        sides.entry(&split.rule).or_default().1.push(split);
+    }
+    let mut pairs = Vec::with_capacity(sides.len());
+    for (before, after) in sides.into_values() {
+        let longest = before.len().max(after.len());
+        pairs.extend((0..longest).map(|position| (before.get(position).copied(), after.get(position).copied())));
+    }
+    pairs
 }
 
 /// SHA-256 (hex) over the canonical form of splits: rules, clients and reduced shares, in the order of their keys.
@@ -145,8 +158,8 @@ pub fn digest<'a>(splits: impl IntoIterator<Item = &'a Split>) -> String {
 pub fn hazards(change: &Change) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for rule in change.rules.iter().filter(|rule| rule.what == What::Moved) {
-        let emptied = rule.before.keys().find(|service| !rule.after.contains_key(*service));
-        let first = rule.after.keys().find(|service| !rule.before.contains_key(*service));
+        let emptied = rule.before.services().find(|service| !rule.after.contains(service));
+        let first = rule.after.services().find(|service| !rule.before.contains(service));
         if let (Some(emptied), Some(first)) = (emptied, first) {
             let problem = format!("`{emptied}` gives up its last weight in the change that gives `{first}` its first");
             let remedy = "take two steps and leave both a weight in between, such as 1 and 99";
@@ -194,9 +207,10 @@ fn aligned(old: Side, new: Side) -> (Shares, Shares) {
             let destination = &side.split().destination;
             let same = |backend: &&Backend| backend.unported == *destination && backend.service != *destination;
             for backend in side.split().backends.iter().filter(same) {
-                if let Some(share) = shares.remove(&backend.service) {
-                    *shares.entry(destination.clone()).or_insert(0.0) += share;
-                }
+                *shares = shares.renamed(|service| match *service == backend.service {
+                    true => destination.clone(),
+                    false => service.clone(),
+                });
             }
         }
     }
@@ -209,9 +223,7 @@ pub(crate) fn distance(before: &Shares, after: &Shares) -> f64 {
         (true, false) | (false, true) => return 100.0,
         _ => {}
     }
-    let services: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let share = |shares: &Shares, service| shares.get(service).copied().unwrap_or(0.0);
-    let sum: f64 = services.into_iter().map(|service| (share(before, service) - share(after, service)).abs()).sum();
+    let sum: f64 = before.beside(after).map(|(_, before, after)| (before - after).abs()).sum();
     (sum / 2.0).min(100.0)
 }
 
@@ -230,14 +242,11 @@ fn is_same(old: &Split, new: &Split) -> bool {
 fn moved(old: &Split, new: &Split) -> Option<RuleChange> {
     let widened = !old.clients.covers(&new.clients);
     let narrowed = !new.clients.covers(&old.clients);
-    let mut sides = vec![(Side::Rule(old), Side::Rule(new))];
-    if widened {
-        sides.push((Side::Itself(new), Side::Rule(new)));
-    }
-    if narrowed {
-        sides.push((Side::Rule(old), Side::Itself(old)));
-    }
-    let mut changed = farthest(sides)?;
+    let itself = [
+        widened.then_some((Side::Itself(new), Side::Rule(new))),
+        narrowed.then_some((Side::Rule(old), Side::Itself(old))),
+    ];
+    let mut changed = farthest([(Side::Rule(old), Side::Rule(new))].into_iter().chain(itself.into_iter().flatten()))?;
     changed.what = What::Moved;
     changed.widened = widened;
     changed.field = new.field.clone();
@@ -308,12 +317,11 @@ fn measure(old: Side, new: Side) -> RuleChange {
         let found = split.backends.iter().find(|backend| !backend.implied && backend.service == *service);
         found.map_or_else(|| split.field.clone(), |backend| backend.field.clone())
     };
-    let raised = after.iter().map(|(service, to)| (service, before.get(service).copied().unwrap_or(0.0), *to));
-    let raised = raised.filter(|(_, from, to)| to > from);
+    let raised = before.beside(&after).filter(|(_, from, to)| to > from);
     RuleChange {
-        mesh: split.mesh.to_string(),
+        mesh: split.mesh.clone(),
         destination: split.destination.clone(),
-        namespace: split.namespace.as_deref().map(str::to_owned),
+        namespace: split.namespace.clone(),
         rule: split.rule.clone(),
         what: What::Moved,
         shift: distance(&before, &after),

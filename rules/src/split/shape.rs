@@ -179,9 +179,9 @@ mod tests {
     /// Specs of the kinds with weights.
     fn route() -> impl Strategy<Value = (&'static str, Value)> {
         let target = || json!({"kind": "MeshService", "name": "chat", "port": 80});
-        let mesh = proptest::collection::vec(rule(), 0..4).prop_map(move |rules| {
-            json!({"targetRef": {"kind": "Mesh"}, "to": [{"targetRef": target(), "rules": rules}]})
-        });
+        let mesh = proptest::collection::vec(rule(), 0..4).prop_map(
+            move |rules| json!({"targetRef": {"kind": "Mesh"}, "to": [{"targetRef": target(), "rules": rules}]}),
+        );
         let tagged = || {
             (weight(), select(vec!["v1", "v2"]))
                 .prop_map(|(weight, tag)| json!({"weight": weight, "destination": {"kuma.io/service": tag}}))

@@ -43,7 +43,7 @@ fn outcome(case: &Value) -> Value {
     let change = change(&before, &after);
     found.extend(hazards(&change).iter().map(ToString::to_string));
     let shares = |shares: &Shares| {
-        let list: Vec<_> = shares.iter().map(|(service, share)| format!("{service} {}", round(*share))).collect();
+        let list: Vec<_> = shares.iter().map(|(service, share)| format!("{service} {}", round(share))).collect();
         list.join(", ")
     };
     let rules = change.rules.iter().map(|rule| {

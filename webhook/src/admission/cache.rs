@@ -1,10 +1,10 @@
 //! What was found out before: a dry run comes before the real write, one apply is reviewed several times, and what an
 //! object is was mostly admitted as what it shall be.
 //!
-//! The steps of a canary differ in their weights alone. So a spec is known by its [`Shape`], which is read and examined
-//! once, and by its weights, from which its splits follow; a write is known by its two states. Whatever is found is
-//! compared as a whole, not by a hash, so that no two can be taken for one. Two generations of each: when the young one
-//! is full it becomes the old one, and what is still asked for comes back.
+//! The steps of a canary differ in their weights alone. So a spec is known by its [`Shape`], the form of which is read
+//! and examined once, and by its weights, from which its splits follow; a write is known by its two states. Whatever is
+//! found is compared as a whole, not by a hash, so that no two can be taken for one. Forms are kept in two generations:
+//! when the young one is full it becomes the old one, and what is still asked for comes back.
 
 use super::route::Assessed;
 use crate::ledger::Splits;
@@ -13,39 +13,73 @@ use sluice_rules::split::{Shape, Split};
 use sluice_rules::validate::{Kuma, Verdict};
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What was found out before.
 #[derive(Debug, Default)]
-pub(super) struct Cache {
-    forms: Generations<Form>,
-    sides: Generations<Side>,
-    writes: Generations<Entry>,
-}
+pub(super) struct Cache(Generations<Form>);
 
 /// A policy, whatever its name and its weights.
 #[derive(Debug)]
 pub(super) struct Form {
     parts: Parts<Box<str>>,
     /// What it does with traffic, with the numbers of the shape for weights.
-    pub(super) splits: Vec<Split>,
-    /// What was said of it last: mostly one policy alone has this form.
-    examined: Mutex<Option<Arc<Examined>>>,
+    splits: Vec<Split>,
+    recent: Mutex<Recent>,
 }
 
 /// Kind, namespace, version, mesh, labels and spec: all that there is to know about a policy beside its name, which
 /// splits do not depend on.
 pub(super) type Parts<T> = [T; 6];
 
+/// The place of the spec among the parts.
+pub(super) const SPEC: usize = 5;
+
+/// What was found out about a form last: mostly one policy has it, and one canary goes from step to step.
+#[derive(Debug, Default)]
+struct Recent {
+    sides: Vec<Arc<Side>>,
+    writes: Vec<Found>,
+    examined: Option<Arc<Examined>>,
+}
+
+/// The weights in a form, and what they do with traffic.
+#[derive(Debug)]
+pub(super) struct Side {
+    weights: Box<[u32]>,
+    pub(super) splits: Arc<Splits>,
+}
+
+/// A state of a policy.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) form: Arc<Form>,
+    pub(super) side: Arc<Side>,
+}
+
+/// The two states of a write, as far as they are there and can be read.
+#[derive(Debug)]
+pub(super) struct Pair<'a> {
+    /// The policy's name.
+    pub(super) name: &'a str,
+    /// What is.
+    pub(super) old: Option<State>,
+    /// What shall be.
+    pub(super) new: Option<State>,
+}
+
+/// A policy of this name, when this was known of others, in this Kuma.
+#[derive(Debug, Clone)]
+struct Circumstances {
+    name: Box<str>,
+    known: Arc<Known>,
+    kuma: Kuma,
+}
+
 /// What Kuma and the rules say of a form.
 #[derive(Debug)]
 pub(super) struct Examined {
-    /// Of the policy of this name.
-    pub(super) name: Box<str>,
-    /// When this was known of others.
-    pub(super) known: Arc<Known>,
-    /// In this Kuma.
-    pub(super) kuma: Kuma,
+    of: Circumstances,
     /// What Kuma answers.
     pub(super) verdict: Verdict,
     /// What the rules find.
@@ -54,109 +88,48 @@ pub(super) struct Examined {
     pub(super) targets: BTreeSet<String>,
 }
 
-/// A state of a policy.
 #[derive(Debug)]
-pub(super) struct Side {
-    /// Whatever the weights.
-    pub(super) form: Arc<Form>,
-    /// The weights that the form leaves out.
-    weights: Box<[u32]>,
-    /// What it does with traffic.
-    pub(super) splits: Arc<Splits>,
-}
-
-/// The two states of a write, as far as they are there and can be read.
-#[derive(Debug, Clone)]
-pub(super) struct Pair<'a> {
-    /// The policy's name.
-    pub(super) name: &'a str,
-    /// What is.
-    pub(super) old: Option<Arc<Side>>,
-    /// What shall be.
-    pub(super) new: Option<Arc<Side>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    name: Box<str>,
+struct Found {
+    of: Circumstances,
     old: Option<Arc<Side>>,
     new: Option<Arc<Side>>,
-    known: Arc<Known>,
-    kuma: Kuma,
     assessed: Arc<Assessed>,
 }
 
+/// States of one form that are kept: a canary's last one, its next one, and where it came from.
+const MOST_SIDES: usize = 4;
+/// Writes of one form that are kept.
+const MOST_WRITES: usize = 2;
+
 impl Cache {
-    /// A form, read unless it was read before.
+    /// A form, read unless it was read before; `like` is one that it probably is.
     pub(super) fn form<E>(
         &self,
         parts: &Parts<&str>,
+        like: Option<&Arc<Form>>,
         read: impl FnOnce(&str) -> Result<Vec<Split>, E>,
     ) -> Result<Arc<Form>, E> {
-        let hash = hash(parts);
         let same = |form: &Form| form.parts.iter().zip(parts).all(|(ours, theirs)| **ours == **theirs);
-        if let Some(form) = self.forms.find(hash, Form::size, same) {
+        if let Some(like) = like.filter(|like| same(like)) {
+            return Ok(Arc::clone(like));
+        }
+        let hash = hash(parts);
+        if let Some(form) = self.0.find(hash, Form::size, same) {
             return Ok(form);
         }
         let splits = read(parts[SPEC])?;
-        let form = Arc::new(Form { parts: parts.map(Into::into), splits, examined: Mutex::default() });
-        self.forms.put(hash, form.size(), Arc::clone(&form));
+        let form = Arc::new(Form { parts: parts.map(Into::into), splits, recent: Mutex::default() });
+        self.0.put(hash, form.size(), Arc::clone(&form));
         Ok(form)
-    }
-
-    /// A state of this form; none where it cannot be told what these weights are to it.
-    pub(super) fn side(&self, form: &Arc<Form>, shape: Option<&Shape>) -> Option<Arc<Side>> {
-        let weights = shape.map_or(&[][..], Shape::weights);
-        let hash = weights.iter().fold(step(0, place(Some(form))), |hash, weight| step(hash, u64::from(*weight)));
-        let same = |side: &Side| Arc::ptr_eq(&side.form, form) && *side.weights == *weights;
-        if let Some(side) = self.sides.find(hash, Side::size, same) {
-            return Some(side);
-        }
-        let splits = match shape {
-            Some(shape) => shape.fill(&form.splits)?,
-            None => form.splits.clone(),
-        };
-        let splits = Arc::new(Splits::from(splits));
-        let side = Arc::new(Side { form: Arc::clone(form), weights: weights.into(), splits });
-        self.sides.put(hash, side.size(), Arc::clone(&side));
-        Some(side)
-    }
-
-    /// What was found out about this write in this world.
-    pub(super) fn find(&self, pair: &Pair, known: &Arc<Known>, kuma: &Kuma) -> Option<Arc<Assessed>> {
-        let same = |entry: &Entry| {
-            *entry.name == *pair.name
-                && is_same(entry.old.as_ref(), pair.old.as_ref())
-                && is_same(entry.new.as_ref(), pair.new.as_ref())
-                && Arc::ptr_eq(&entry.known, known)
-                && entry.kuma == *kuma
-        };
-        self.writes.find(pair.hash(), Entry::size, same).map(|entry| Arc::clone(&entry.assessed))
-    }
-
-    /// Keeps what was found out.
-    pub(super) fn keep(&self, pair: Pair, known: &Arc<Known>, kuma: &Kuma, assessed: &Arc<Assessed>) {
-        let hash = pair.hash();
-        let entry = Entry {
-            name: pair.name.into(),
-            old: pair.old,
-            new: pair.new,
-            known: Arc::clone(known),
-            kuma: kuma.clone(),
-            assessed: Arc::clone(assessed),
-        };
-        self.writes.put(hash, entry.size(), Arc::new(entry));
     }
 }
 
-/// The place of the spec among the parts.
-pub(super) const SPEC: usize = 5;
-
 impl Form {
-    /// About what it takes, in bytes. Keys of rules say much of the text again.
+    /// About what it takes at most, in bytes, with all that is kept of it. Keys of rules say much of the text again.
     fn size(&self) -> usize {
         let text = self.parts.iter().map(|part| part.len()).sum::<usize>();
-        2000 + 2 * text + 2 * size(&self.splits)
+        let splits = self.splits.iter().map(|split| 120 + 130 * split.backends.len()).sum::<usize>();
+        2000 + 2 * text + splits * (2 + MOST_SIDES + 2 * MOST_WRITES)
     }
 
     /// The spec, as JSON.
@@ -164,60 +137,109 @@ impl Form {
         &self.parts[SPEC]
     }
 
-    /// What was said of it under this name, in this world.
+    /// The state of it with the weights of a shape; none where it cannot be told what these weights are to it.
+    pub(super) fn side(&self, shape: Option<&Shape>) -> Option<Arc<Side>> {
+        let weights = shape.map_or(&[][..], Shape::weights);
+        let known = |sides: &[Arc<Side>]| sides.iter().find(|side| *side.weights == *weights).cloned();
+        if let Some(side) = known(&self.recent().sides) {
+            return Some(side);
+        }
+        let splits = match shape {
+            Some(shape) => shape.fill(&self.splits)?,
+            None => self.splits.clone(),
+        };
+        let side = Arc::new(Side { weights: weights.into(), splits: Arc::new(Splits::from(splits)) });
+        let gone = push(&mut self.recent().sides, Arc::clone(&side), MOST_SIDES);
+        drop(gone);
+        Some(side)
+    }
+
+    /// What was said of it.
     pub(super) fn examined(&self, name: &str, known: &Arc<Known>, kuma: &Kuma) -> Option<Arc<Examined>> {
-        let last = self.examined.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        (*last.name == *name && Arc::ptr_eq(&last.known, known) && last.kuma == *kuma).then_some(last)
+        self.recent().examined.clone().filter(|last| last.of.are(name, known, kuma))
     }
 
     /// Keeps what was said.
-    pub(super) fn keep(&self, examined: Examined) -> Arc<Examined> {
-        let examined = Arc::new(examined);
-        *self.examined.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&examined));
+    pub(super) fn keep_examined(
+        &self,
+        (name, known, kuma): (&str, &Arc<Known>, &Kuma),
+        verdict: Verdict,
+        examination: Examination,
+        targets: BTreeSet<String>,
+    ) -> Arc<Examined> {
+        let of = Circumstances { name: name.into(), known: Arc::clone(known), kuma: kuma.clone() };
+        let examined = Arc::new(Examined { of, verdict, examination, targets });
+        let fits = examined.size() <= self.size();
+        self.recent().examined = fits.then(|| Arc::clone(&examined));
         examined
     }
-}
 
-impl Side {
-    /// About what it takes, in bytes, with its form, which it may outlive in the other generations.
-    fn size(&self) -> usize {
-        500 + 4 * self.weights.len() + size(&self.splits) + self.form.size()
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// About what splits take that share their texts with others.
-fn size(splits: &[Split]) -> usize {
-    splits.iter().map(|split| 200 + 250 * split.backends.len()).sum()
 }
 
 impl Pair<'_> {
-    fn hash(&self) -> u64 {
-        step(step(hash(&[self.name]), place(self.old.as_ref())), place(self.new.as_ref()))
+    /// What was found out about this write in this world.
+    pub(super) fn find(&self, known: &Arc<Known>, kuma: &Kuma) -> Option<Arc<Assessed>> {
+        let same = |found: &&Found| {
+            is_same(found.old.as_ref(), self.old.as_ref())
+                && is_same(found.new.as_ref(), self.new.as_ref())
+                && found.of.are(self.name, known, kuma)
+        };
+        self.form()?.recent().writes.iter().find(same).map(|found| Arc::clone(&found.assessed))
+    }
+
+    /// Keeps what was found out.
+    pub(super) fn keep(&self, known: &Arc<Known>, kuma: &Kuma, assessed: &Arc<Assessed>) {
+        let Some(form) = self.form().filter(|form| assessed.size() <= form.size()) else { return };
+        let side = |state: &Option<State>| state.as_ref().map(|state| Arc::clone(&state.side));
+        let of = Circumstances { name: self.name.into(), known: Arc::clone(known), kuma: kuma.clone() };
+        let (old, new, assessed) = (side(&self.old), side(&self.new), Arc::clone(assessed));
+        let gone = push(&mut form.recent().writes, Found { of, old, new, assessed }, MOST_WRITES);
+        drop(gone);
+    }
+
+    /// Where it is kept.
+    fn form(&self) -> Option<&Form> {
+        self.new.as_ref().or(self.old.as_ref()).map(|state| &*state.form)
     }
 }
 
-impl Entry {
-    /// About what it takes, in bytes, with its states: it may outlive them in the other generations.
+impl Circumstances {
+    fn are(&self, name: &str, known: &Arc<Known>, kuma: &Kuma) -> bool {
+        *self.name == *name && Arc::ptr_eq(&self.known, known) && self.kuma == *kuma
+    }
+}
+
+impl Examined {
+    /// About what it takes, in bytes.
     fn size(&self) -> usize {
-        let sides = [&self.old, &self.new].into_iter().flatten().map(|side| side.size()).sum::<usize>();
-        1000 + sides + self.assessed.size()
+        let texts = self.verdict.violations.iter().map(|violation| violation.field.len() + violation.message.len());
+        let found = self.examination.findings().iter();
+        let found = found.map(|finding| finding.message.len() + finding.help.len() + 200);
+        let targets = self.targets.iter().map(|target| 64 + target.len()).sum::<usize>();
+        500 + targets + texts.chain(found).sum::<usize>()
     }
 }
 
-fn place<T>(of: Option<&Arc<T>>) -> u64 {
-    of.map_or(0, |of| Arc::as_ptr(of).addr() as u64)
-}
-
-fn is_same(ours: Option<&Arc<Side>>, theirs: Option<&Arc<Side>>) -> bool {
+fn is_same(ours: Option<&Arc<Side>>, theirs: Option<&State>) -> bool {
     match (ours, theirs) {
-        (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+        (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, &theirs.side),
         (None, None) => true,
         _ => false,
     }
 }
 
+/// Puts it in front; gives back what there is no room for any more, to be given up when nobody waits.
+fn push<T>(list: &mut Vec<T>, what: T, most: usize) -> Option<T> {
+    let gone = if list.len() >= most { list.pop() } else { None };
+    list.insert(0, what);
+    gone
+}
+
 /// The most that one generation takes, in bytes.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MOST_BYTES: usize = 12 * 1024 * 1024;
 /// The most entries in one generation.
 const MOST_ENTRIES: usize = 1024;
 
@@ -279,17 +301,14 @@ impl<T> Generations<T> {
 
 /// Only finds the entry; a collision costs an entry and never an answer.
 fn hash(parts: &[&str]) -> u64 {
-    let mut hash = 0;
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut hash = 0_u64;
+    let mut add = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
     for part in parts {
         let (words, rest) = part.as_bytes().as_chunks::<8>();
-        hash = words.iter().fold(hash, |hash, word| step(hash, u64::from_le_bytes(*word)));
-        hash = rest.iter().fold(hash, |hash, byte| step(hash, u64::from(*byte)));
-        hash = step(hash, part.len() as u64);
+        words.iter().for_each(|word| add(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| add(u64::from(*byte)));
+        add(part.len() as u64);
     }
     hash
-}
-
-fn step(hash: u64, word: u64) -> u64 {
-    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-    (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)
 }

@@ -1,6 +1,6 @@
 //! Policies of Kuma: what a write does to traffic, and how healthy what is written is.
 
-use super::cache::{Examined, Form, Pair, SPEC, Side};
+use super::cache::{Examined, Form, Pair, SPEC, State};
 use super::{Admission, Outcome, World, Write, examine};
 use crate::ledger::{Asked, Splits, Unavailable};
 use crate::review::{Cause, Object, Request, UserInfo};
@@ -111,32 +111,31 @@ impl Admission {
         world: &World,
     ) -> Result<Arc<Assessed>, Vec<Diagnostic>> {
         // What cannot be read was stored before there was a schema, and routes nothing.
-        let old = write.old.and_then(|old| self.side(old, write, request).ok());
-        let new = write.new.map(|new| self.side(new, write, request)).transpose()?;
+        let old = write.old.and_then(|old| self.state(old, None, write, request).ok());
+        let like = old.as_ref().map(|old| &old.form);
+        let new = write.new.map(|new| self.state(new, like, write, request)).transpose()?;
         let pair = Pair { name: name(write, request), old, new };
-        // What has neither state is known by nothing but its name.
-        let is_known = pair.old.is_some() || pair.new.is_some();
-        if let Some(assessed) = is_known.then(|| self.cache.find(&pair, &world.known, &world.kuma)).flatten() {
+        if let Some(assessed) = pair.find(&world.known, &world.kuma) {
             return Ok(assessed);
         }
-        let assessed = Arc::new(self.assess_anew(write, request, world, &pair)?);
-        if is_known {
-            self.cache.keep(pair, &world.known, &world.kuma, &assessed);
-        }
+        let assessed = Arc::new(assess_anew(write, request, world, &pair)?);
+        pair.keep(&world.known, &world.kuma, &assessed);
         Ok(assessed)
     }
 
-    /// One state of the policy.
-    fn side(
+    /// One state of the policy, of a form that is probably the one given.
+    fn state(
         &self,
         object: &Object,
+        like: Option<&Arc<Form>>,
         write: &Write,
         request: &Request<'_, Object<'_>>,
-    ) -> Result<Arc<Side>, Vec<Diagnostic>> {
+    ) -> Result<State, Vec<Diagnostic>> {
         let mesh = object.mesh.as_deref().unwrap_or_default();
         let namespace = namespace(write, request).unwrap_or_default();
         let shape = Shape::of(object.spec());
-        let mut parts = [&*request.kind.kind, namespace, &*object.api_version, mesh, object.raw_labels(), object.spec()];
+        let mut parts =
+            [&*request.kind.kind, namespace, &*object.api_version, mesh, object.raw_labels(), object.spec()];
         let read = |spec: &str| {
             let labels = object.labels();
             let policy = Policy::of_spec(identity(object, &labels, write, request), labels, spec)?;
@@ -144,54 +143,55 @@ impl Admission {
         };
         if let Some(shape) = &shape {
             parts[SPEC] = shape.spec();
-            if let Ok(form) = self.cache.form(&parts, read)
-                && let Some(side) = self.cache.side(&form, Some(shape))
+            if let Ok(form) = self.cache.form(&parts, like, read)
+                && let Some(side) = form.side(Some(shape))
             {
-                return Ok(side);
+                return Ok(State { form, side });
             }
             parts[SPEC] = object.spec();
         }
-        let form = self.cache.form(&parts, read)?;
-        self.cache.side(&form, None).ok_or_else(Vec::new)
+        let form = self.cache.form(&parts, like, read)?;
+        let side = form.side(None).ok_or_else(Vec::new)?;
+        Ok(State { form, side })
     }
+}
 
-    fn assess_anew(
-        &self,
-        write: &Write,
-        request: &Request<'_, Object<'_>>,
-        world: &World,
-        pair: &Pair,
-    ) -> Result<Assessed, Vec<Diagnostic>> {
-        let splits = |side: &Option<Arc<Side>>| side.as_ref().map(|side| Arc::clone(&side.splits)).unwrap_or_default();
-        let (before, after) = (splits(&pair.old), splits(&pair.new));
-        let object = write.object().ok_or_else(Vec::new)?;
-        let labels = object.labels();
-        let mut assessed = Assessed {
-            identity: identity(object, &labels, write, request),
-            change: Arc::new(split::change_to(&before, &after, || after.digest().to_owned())),
-            before,
-            after,
-            verdict: validate::Verdict::default(),
-            health: Health::default(),
-            services: BTreeSet::new(),
+fn assess_anew(
+    write: &Write,
+    request: &Request<'_, Object<'_>>,
+    world: &World,
+    pair: &Pair,
+) -> Result<Assessed, Vec<Diagnostic>> {
+    let splits = |state: &Option<State>| state.as_ref().map(|state| Arc::clone(&state.side.splits)).unwrap_or_default();
+    let (before, after) = (splits(&pair.old), splits(&pair.new));
+    let object = write.object().ok_or_else(Vec::new)?;
+    let labels = object.labels();
+    let mut assessed = Assessed {
+        identity: identity(object, &labels, write, request),
+        change: Arc::new(split::change_to(&before, &after, || after.digest().to_owned())),
+        before,
+        after,
+        verdict: validate::Verdict::default(),
+        health: Health::default(),
+        services: BTreeSet::new(),
+    };
+    let changed = write.old.is_none_or(|old| write.new.is_some_and(|new| new.spec() != old.spec()));
+    if let Some(object) = write.new.filter(|_| changed)
+        && let Some(State { form, .. }) = &pair.new
+    {
+        let examined = match form.examined(pair.name, &world.known, &world.kuma) {
+            Some(examined) => examined,
+            None => examine(object, labels, request, world, (pair.name, form))?,
         };
-        let changed = write.old.is_none_or(|old| write.new.is_some_and(|new| new.spec() != old.spec()));
-        if let Some(object) = write.new.filter(|_| changed) {
-            let form = pair.new.as_ref().map(|new| &*new.form).ok_or_else(Vec::new)?;
-            let examined = match form.examined(pair.name, &world.known, &world.kuma) {
-                Some(examined) => examined,
-                None => form.keep(examine(object, labels, request, world, (pair.name, form))?),
-            };
-            let moves = Some(&*assessed.change).filter(|change| !change.rules.is_empty());
-            assessed.verdict = examined.verdict.clone();
-            assessed.health = examined.examination.health(moves);
-            if assessed.has_something_to_say() {
-                assessed.services = services(assessed.before.iter().chain(assessed.after.iter()));
-                assessed.services.extend(examined.targets.iter().cloned());
-            }
+        let moves = Some(&*assessed.change).filter(|change| !change.rules.is_empty());
+        assessed.verdict = examined.verdict.clone();
+        assessed.health = examined.examination.health(moves);
+        if assessed.has_something_to_say() {
+            assessed.services = services(assessed.before.iter().chain(assessed.after.iter()));
+            assessed.services.extend(examined.targets.iter().cloned());
         }
-        Ok(assessed)
     }
+    Ok(assessed)
 }
 
 /// What Kuma and the rules say of a policy of this form.
@@ -201,16 +201,12 @@ fn examine(
     request: &Request<'_, Object<'_>>,
     world: &World,
     (name, form): (&str, &Form),
-) -> Result<Examined, Vec<Diagnostic>> {
+) -> Result<Arc<Examined>, Vec<Diagnostic>> {
     let document = document(object, form.spec(), labels, request)?;
-    Ok(Examined {
-        name: name.into(),
-        known: Arc::clone(&world.known),
-        kuma: world.kuma.clone(),
-        verdict: validate::verdict(&document, &world.kuma),
-        examination: health::examine(&document, &world.known, &world.kuma),
-        targets: targets(&document).collect(),
-    })
+    let verdict = validate::verdict(&document, &world.kuma);
+    let examination = health::examine(&document, &world.known, &world.kuma);
+    let targets = targets(&document).collect();
+    Ok(form.keep_examined((name, &world.known, &world.kuma), verdict, examination, targets))
 }
 
 fn name<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> &'a str {

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cases;
+mod memory;
 mod objects;
 mod policies;
 mod recordings;

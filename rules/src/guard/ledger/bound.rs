@@ -137,7 +137,7 @@ const RULE: usize = 48;
 const SHARE: usize = 32;
 
 fn bytes_of_shares(shares: &Shares) -> usize {
-    shares.keys().map(|service| SHARE + service.as_str().len()).sum()
+    shares.services().map(|service| SHARE + service.as_str().len()).sum()
 }
 
 fn bytes_of_identity(policy: &Identity) -> usize {

@@ -275,7 +275,7 @@ impl Entry {
 /// whatever may have served its requests, and the largest distance counts.
 fn compared(mesh: &str, destination: &ServiceKey, from: &Known, to: &Known) -> Vec<RuleChange> {
     let change = |rule: &RuleKey, what, before: Shares, after: Shares| RuleChange {
-        mesh: mesh.to_owned(),
+        mesh: mesh.into(),
         destination: destination.clone(),
         namespace: None,
         rule: rule.clone(),
@@ -318,11 +318,10 @@ fn farthest(destination: &ServiceKey, other: &Known, shares: &Shares) -> Option<
         other.rules.iter().map(|held| (held.shares.clone(), shares.clone())).collect();
     if !other.rules.iter().any(|held| held.rule.is_catch_all()) {
         // The destination itself, whose port nobody wrote.
-        let mut merged = Shares::new();
-        for (service, share) in shares {
-            let same = service.unported() == destination.as_str();
-            *merged.entry(if same { destination.clone() } else { service.clone() }).or_insert(0.0) += share;
-        }
+        let merged = shares.renamed(|service| match service.unported() == destination.as_str() {
+            true => destination.clone(),
+            false => service.clone(),
+        });
         places.push((Shares::from([(destination.clone(), 100.0)]), merged));
     }
     places.into_iter().max_by(|a, b| split::distance(&a.0, &a.1).total_cmp(&split::distance(&b.0, &b.1)))
