@@ -19,7 +19,7 @@ pub use approval::Approval;
 pub use contradictions::contradictions;
 pub use freeze::{Cron, Freeze, Ongoing, Zone};
 pub use history::{History, Moved, Record};
-pub use ledger::{Cover, Entry, Held, Known, Ledger, Mark, Noted, Reserved, Sight, Terms, covered, covered_splits};
+pub use ledger::{Cover, Entry, Held, Known, Ledger, Mark, Noted, Reserved, Sight, Terms, covered_splits};
 pub use matches::glob;
 pub use period::Period;
 pub use spec::{Approvals, Automation, Caps, Enforcement, Health, Match, Metadata, PerWindow, ShiftGuard, Spec};
@@ -48,46 +48,78 @@ pub fn judge(
     approvals: &[Approval],
     now: Timestamp,
 ) -> Verdict {
-    // Clocks of replicas differ; time that was recorded has passed.
-    let now = history.now(now);
-    let mut verdict = Verdict { outcome: Outcome::Allowed, causes: Vec::new(), records: Vec::new(), notes: Vec::new() };
-    for subject in Subject::all(&request.change.rules) {
-        let mut record = subject.record(&request.identity, now);
-        record.automated = request.author == Author::Bot;
-        let traffic = subject.traffic(&request.identity);
-        // Guards mostly share one `settle`: what moves forward is found once for each.
-        let mut lanes: Vec<(SignedDuration, Vec<Forward>)> = Vec::new();
-        for guard in guards.iter().filter(|guard| guard.spec.r#match.fits(&traffic)) {
-            let automated = guard.is_automated(&request.author);
-            record.automated |= automated;
-            let settle = guard.spec.settle();
-            let lane = lanes.iter().position(|(known, _)| *known == settle).unwrap_or_else(|| {
-                lanes.push((settle, subject.forward(&request.identity, history, settle, now)));
-                lanes.len() - 1
-            });
-            let forward = &lanes[lane].1;
-            if forward.is_empty() {
-                continue;
-            }
-            let breaches = caps::breaches(guard, &subject, forward, request, history, now);
-            let bound = automated || guard.spec.automation.human_needs_approval;
-            let causes = breaches.into_iter().map(|breach| breach.cause(guard, request, approvals, bound, now));
-            verdict.causes.extend(causes);
-        }
-        if lanes.is_empty() {
-            let settle = Spec::default().settle();
-            lanes.push((settle, subject.forward(&request.identity, history, settle, now)));
-        }
-        record.count(lanes.iter().flat_map(|(_, forward)| forward));
-        verdict.records.push(record);
+    Concern::of(guards, request).judge(history, approvals, now)
+}
+
+/// The destinations whose traffic a request moves, and the guards of each.
+#[derive(Debug)]
+pub struct Concern<'a> {
+    request: &'a Request,
+    subjects: Vec<(Subject<'a>, Vec<&'a ShiftGuard>)>,
+}
+
+impl<'a> Concern<'a> {
+    /// What a request concerns.
+    pub fn of(guards: &'a [ShiftGuard], request: &'a Request) -> Self {
+        let guarded = |subject: Subject<'a>| {
+            let traffic = subject.traffic(&request.identity);
+            let guards = guards.iter().filter(|guard| guard.spec.r#match.fits(&traffic)).collect();
+            (subject, guards)
+        };
+        Self { request, subjects: Subject::all(&request.change.rules).into_iter().map(guarded).collect() }
     }
-    let outcome = |cause: &Cause| match cause.effect {
-        Effect::Denied => Outcome::Denied,
-        Effect::Warned => Outcome::Warned,
-        Effect::Audited | Effect::Approved | Effect::Personal => Outcome::Allowed,
-    };
-    verdict.outcome = verdict.causes.iter().map(outcome).max().unwrap_or(Outcome::Allowed);
-    verdict
+
+    /// The destinations that guards cover, in a stable order.
+    pub fn covers(&self) -> Vec<Cover> {
+        let cover = |(subject, guards): &(Subject, Vec<&ShiftGuard>)| {
+            Cover::by(guards.iter().copied(), subject.mesh, subject.destination)
+        };
+        self.subjects.iter().filter_map(cover).collect()
+    }
+
+    /// [`judge`].
+    pub fn judge(&self, history: &History, approvals: &[Approval], now: Timestamp) -> Verdict {
+        // Clocks of replicas differ; time that was recorded has passed.
+        let now = history.now(now);
+        let Request { identity, author, .. } = self.request;
+        let mut verdict = Verdict::default();
+        for (subject, guards) in &self.subjects {
+            let mut record = subject.record(identity, now);
+            record.automated = *author == Author::Bot;
+            // Guards mostly share one `settle`: what moves forward is found once for each.
+            let mut lanes: Vec<(SignedDuration, Vec<Forward>)> = Vec::new();
+            for guard in guards {
+                let automated = guard.is_automated(author);
+                record.automated |= automated;
+                let settle = guard.spec.settle();
+                let lane = lanes.iter().position(|(known, _)| *known == settle).unwrap_or_else(|| {
+                    lanes.push((settle, subject.forward(identity, history, settle, now)));
+                    lanes.len() - 1
+                });
+                let forward = &lanes[lane].1;
+                if forward.is_empty() {
+                    continue;
+                }
+                let breaches = caps::breaches(guard, subject, forward, self.request, history, now);
+                let bound = automated || guard.spec.automation.human_needs_approval;
+                let cause = |breach: caps::Breach| breach.cause(guard, self.request, approvals, bound, now);
+                verdict.causes.extend(breaches.into_iter().map(cause));
+            }
+            if lanes.is_empty() {
+                let settle = Spec::default().settle();
+                lanes.push((settle, subject.forward(identity, history, settle, now)));
+            }
+            record.count(lanes.iter().flat_map(|(_, forward)| forward));
+            verdict.records.push(record);
+        }
+        let outcome = |cause: &Cause| match cause.effect {
+            Effect::Denied => Outcome::Denied,
+            Effect::Warned => Outcome::Warned,
+            Effect::Audited | Effect::Approved | Effect::Personal => Outcome::Allowed,
+        };
+        verdict.outcome = verdict.causes.iter().map(outcome).max().unwrap_or_default();
+        verdict
+    }
 }
 
 /// The largest shift that one change of this split may make without approval; `None` when nothing limits it.
@@ -148,22 +180,23 @@ pub enum Author {
 }
 
 /// The answer of [`judge`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Verdict {
     /// The strictest of all answers.
     pub outcome: Outcome,
     /// Every limit that the change touches, also those that were lifted.
     pub causes: Vec<Cause>,
-    /// What history keeps of the change, one record per subject.
+    /// What history keeps of the change, one record per subject, in the order of mesh and destination.
     pub records: Vec<Record>,
     /// What else whoever makes the change should know.
     pub notes: Vec<String>,
 }
 
 /// What happens to the change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Outcome {
     /// It passes.
+    #[default]
     Allowed,
     /// It passes with a warning.
     Warned,

@@ -23,7 +23,7 @@ pub use shares::Shares;
 use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
 use crate::policy::{BackendRef, HttpRule, Identity, Policy, SplitEntry, TagSet, TargetRef};
-use backend::{Service, Services};
+use backend::{Backends, Service, Services};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -153,6 +153,8 @@ struct Splits {
     splits: Vec<Split>,
     rules: BTreeSet<RuleKey>,
     diagnostics: Vec<Diagnostic>,
+    /// What is said already: the same place may be part of several splits.
+    reported: BTreeSet<(FieldPath, String)>,
 }
 
 impl Splits {
@@ -187,7 +189,7 @@ impl Splits {
 
     /// A legacy route with several destinations reads the same list for each: one report is enough.
     fn report(&mut self, diagnostic: Diagnostic) {
-        if !self.diagnostics.contains(&diagnostic) {
+        if self.reported.insert((diagnostic.field.clone(), diagnostic.message.clone())) {
             self.diagnostics.push(diagnostic);
         }
     }
@@ -236,14 +238,14 @@ impl<'a> Place<'a> {
         refs: &'r [BackendRef],
         services: &mut Services<'r>,
     ) -> Split {
-        let mut backends: Vec<Backend> = Vec::with_capacity(refs.len());
+        let mut backends = Backends::with_capacity(refs.len());
         for (index, reference) in refs.iter().enumerate() {
             let service = services.of_backend(reference, self.identity.namespace.as_deref());
             let weight = reference.weight.map(|weight| u64::from(weight.0));
             let entry = Entry::new(field.index(index).key("weight"), weight);
-            backend::add(&mut backends, service, entry);
+            backends.add(service, entry);
         }
-        self.split(rule, catch_all, field, backends)
+        self.split(rule, catch_all, field, backends.all())
     }
 
     fn split_of_tags(
@@ -263,13 +265,13 @@ impl<'a> Place<'a> {
             return self.split(rule, catch_all, &field, backends);
         }
         let field = at.key("split");
-        let mut backends: Vec<Backend> = Vec::new();
+        let mut backends = Backends::default();
         for (index, entry) in list.iter().enumerate() {
             let weight = entry.weight.map(|weight| u64::from(weight.0));
             let place = field.index(index).key("weight");
-            backend::add(&mut backends, Service::of_tags(&entry.destination), Entry::new(place, weight));
+            backends.add(Service::of_tags(&entry.destination), Entry::new(place, weight));
         }
-        self.split(rule, catch_all, &field, backends)
+        self.split(rule, catch_all, &field, backends.all())
     }
 
     fn itself(&self, field: &FieldPath) -> Backend {

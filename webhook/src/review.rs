@@ -169,7 +169,12 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 ///
 /// What is wrong with the JSON, with the place in the body.
 pub fn read(body: &[u8]) -> Result<Review<'_, Object<'_>>, Unreadable<'_>> {
-    serde_json::from_slice(body).map_err(|error| match serde_json::from_slice::<Review<&RawValue>>(body) {
+    // What is known to be text as a whole need not be looked at again string by string.
+    let review = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(body),
+    };
+    review.map_err(|error| match serde_json::from_slice::<Review<&RawValue>>(body) {
         Ok(Review { api_version, request: Some(request) }) => Unreadable::Object(api_version, Box::new(request), error),
         _ => Unreadable::Review(error),
     })

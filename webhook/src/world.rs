@@ -16,7 +16,7 @@ pub struct World {
     /// The objects that policies refer to.
     pub known: Arc<Known>,
     /// The control plane.
-    pub kuma: Kuma,
+    pub kuma: Arc<Kuma>,
     /// Is there a cluster behind it? Without one, guards come from files and history stays in memory.
     pub in_cluster: bool,
 }

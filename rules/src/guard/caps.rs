@@ -4,7 +4,7 @@ use super::{
     Approval, Caps, Cause, Code, Effect, Enforcement, Forward, History, NOISE, Request, ShiftGuard, Subject, approval,
 };
 use crate::field::FieldPath;
-use crate::split::{ServiceKey, Shares};
+use crate::split::{Raised, ServiceKey, Shares};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -92,6 +92,10 @@ pub(super) fn breaches(
         for Forward { rule, stable } in forward.iter().filter(|forward| may_exceed(&forward.rule.after, most)) {
             let (before, after, stable) = (whole(&rule.before), whole(&rule.after), whole(stable));
             let share = |shares: &BTreeMap<_, f64>, service| shares.get(service).copied().unwrap_or(0.0);
+            let mut raised: BTreeMap<&str, &FieldPath> = BTreeMap::new();
+            for Raised { service, field, .. } in &rule.raised {
+                raised.entry(service.unported()).or_insert(field);
+            }
             for (service, to) in &after {
                 let rises = *to > share(&before, service) + NOISE;
                 let led = share(&stable, service) > most + NOISE;
@@ -99,8 +103,7 @@ pub(super) fn breaches(
                     let (is, shall) = (number(*to), number(most));
                     let problem = format!("`{service}` gets {is} %, the limit without approval is {shall} %");
                     let instead = Some(format!("stay at {shall} %"));
-                    let raised = rule.raised.iter().find(|raised| raised.service.unported() == *service);
-                    let field = raised.map_or(&rule.field, |raised| &raised.field).clone();
+                    let field = raised.get(service).copied().unwrap_or(&rule.field).clone();
                     found.push(Breach { instead, field, ..breach(Code::MaxShare, problem) });
                 }
             }

@@ -25,7 +25,7 @@ mod bound;
 mod cover;
 mod observe;
 
-pub use cover::{Cover, covered, covered_splits};
+pub use cover::{Cover, covered_splits};
 pub use observe::{Noted, Sight};
 
 use super::time::Moment;

@@ -3,12 +3,13 @@
 use super::Match;
 use crate::policy::Identity;
 use crate::split::{ServiceKey, Split};
+use std::collections::BTreeSet;
 
 /// What guards are matched with: gathered once for a destination, asked by every guard.
 pub(super) struct Traffic<'a> {
     mesh: &'a str,
     namespaces: Vec<&'a str>,
-    names: Vec<&'a str>,
+    names: BTreeSet<&'a str>,
     /// The letters that the names begin with, a bit each: most patterns begin with another one.
     letters: u128,
 }
@@ -16,7 +17,7 @@ pub(super) struct Traffic<'a> {
 impl<'a> Traffic<'a> {
     /// `namespace`: of the policy.
     pub(super) fn new(mesh: &'a str, namespace: Option<&'a str>) -> Self {
-        let mut traffic = Self { mesh, namespaces: Vec::new(), names: Vec::new(), letters: 0 };
+        let mut traffic = Self { mesh, namespaces: Vec::new(), names: BTreeSet::new(), letters: 0 };
         traffic.add_namespace(namespace);
         traffic
     }
@@ -42,15 +43,14 @@ impl<'a> Traffic<'a> {
     pub(super) fn add(&mut self, service: &'a ServiceKey) {
         let key = service.as_str();
         // The first name of a service is its key: rules of one destination name the same few services.
-        if self.names.contains(&key) {
+        if self.names.contains(key) {
             return;
         }
         let unported = service.unported();
         let plain = unported.split_once('/').map_or(unported, |(_, name)| name);
         let plain = plain.find(['.', '{', '@']).map_or(plain, |end| &plain[..end]);
         for name in [key, unported, plain] {
-            if !self.names.contains(&name) {
-                self.names.push(name);
+            if self.names.insert(name) {
                 self.letters |= name.bytes().next().map_or(0, bit);
             }
         }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 
 /// The rules of a change that move one destination's traffic.
+#[derive(Debug)]
 pub(super) struct Subject<'a> {
     pub(super) mesh: &'a str,
     pub(super) destination: &'a ServiceKey,

@@ -117,13 +117,47 @@ impl Backend {
     }
 }
 
-pub(super) fn add(backends: &mut Vec<Backend>, service: Service, entry: Entry) {
-    match backends.iter_mut().find(|backend| backend.service == service.key) {
-        Some(backend) => {
+/// The backends of one rule while they are read.
+#[derive(Default)]
+pub(super) struct Backends {
+    all: Vec<Backend>,
+    /// Where each is, as soon as they are too many to search through.
+    places: BTreeMap<ServiceKey, usize>,
+}
+
+/// So many are searched through.
+const FEW: usize = 16;
+
+impl Backends {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self { all: Vec::with_capacity(capacity), places: BTreeMap::new() }
+    }
+
+    /// Adds a place that gives a service weight.
+    pub(super) fn add(&mut self, service: Service, entry: Entry) {
+        if let Some(place) = self.place(&service.key) {
+            let backend = &mut self.all[place];
             backend.weight += entry.weight;
             backend.also.push(entry);
+            return;
         }
-        None => backends.push(Backend::of(service, entry)),
+        self.all.push(Backend::of(service, entry));
+        if self.all.len() > FEW {
+            let known = self.places.len();
+            let new = self.all.iter().enumerate().skip(known);
+            self.places.extend(new.map(|(place, backend)| (backend.service.clone(), place)));
+        }
+    }
+
+    fn place(&self, service: &ServiceKey) -> Option<usize> {
+        match self.all.len() > FEW {
+            true => self.places.get(service).copied(),
+            false => self.all.iter().position(|backend| backend.service == *service),
+        }
+    }
+
+    pub(super) fn all(self) -> Vec<Backend> {
+        self.all
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Backend, RuleKey, ServiceKey, Shares, Split};
 use crate::diagnostic::Diagnostic;
 use crate::field::FieldPath;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What changes between two states of a policy.
@@ -206,11 +206,10 @@ fn aligned(old: Side, new: Side) -> (Shares, Shares) {
         for (side, shares) in [(old, &mut before), (new, &mut after)] {
             let destination = &side.split().destination;
             let same = |backend: &&Backend| backend.unported == *destination && backend.service != *destination;
-            for backend in side.split().backends.iter().filter(same) {
-                *shares = shares.renamed(|service| match *service == backend.service {
-                    true => destination.clone(),
-                    false => service.clone(),
-                });
+            let ports: BTreeSet<_> =
+                side.split().backends.iter().filter(same).map(|backend| &backend.service).collect();
+            if !ports.is_empty() {
+                *shares = shares.renamed(|service| if ports.contains(service) { destination } else { service }.clone());
             }
         }
     }
@@ -313,9 +312,11 @@ fn farthest<'a>(sides: impl IntoIterator<Item = (Side<'a>, Side<'a>)>) -> Option
 fn measure(old: Side, new: Side) -> RuleChange {
     let (before, after) = aligned(old, new);
     let split = new.split();
+    let mut places: Vec<_> = split.backends.iter().filter(|backend| !backend.implied).collect();
+    places.sort_by(|a, b| a.service.cmp(&b.service));
     let field = |service: &ServiceKey| {
-        let found = split.backends.iter().find(|backend| !backend.implied && backend.service == *service);
-        found.map_or_else(|| split.field.clone(), |backend| backend.field.clone())
+        let found = places.binary_search_by(|backend| backend.service.cmp(service)).ok();
+        found.map_or(&split.field, |place| &places[place].field).clone()
     };
     let raised = before.beside(&after).filter(|(_, from, to)| to > from);
     RuleChange {
@@ -356,7 +357,11 @@ fn canon<'a>(split: &'a Split, side: Side) -> Canon<'a> {
 fn sealed(mut canons: Vec<Canon>) -> String {
     canons.sort_by(|a, b| a.0.cmp(b.0));
     // Texts and whole numbers can always be written.
-    hex::encode(Sha256::digest(serde_json::to_vec(&canons).unwrap_or_default()))
+    let length = canons.iter().map(|(rule, clients, shares)| rule.len() + clients.len() + 50 * (shares.len() + 1));
+    let mut text = Vec::with_capacity(length.sum());
+    // Nothing in it fails to be written.
+    let _ = serde_json::to_writer(&mut text, &canons);
+    hex::encode(Sha256::digest(text))
 }
 
 fn common_divisor(a: u64, b: u64) -> u64 {

@@ -2,6 +2,7 @@
 //! not be worked out again at each of them.
 
 use super::Split;
+use memchr::memmem;
 
 /// A spec in which every positive weight is replaced by its number: the first one written is 1, the second 2.
 ///
@@ -23,7 +24,7 @@ impl Shape {
     pub fn of(spec: &str) -> Option<Self> {
         const KEY: &str = "\"weight\":";
         let (mut text, mut weights, mut from, mut sum) = (String::new(), Vec::new(), 0, 0_u32);
-        for (at, _) in spec.match_indices(KEY) {
+        for at in memmem::find_iter(spec.as_bytes(), KEY) {
             let start = at + KEY.len();
             // Anything else before it is part of a longer key.
             let is_key = at > 0 && matches!(spec.as_bytes()[at - 1], b'{' | b',');

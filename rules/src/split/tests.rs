@@ -250,3 +250,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn many_backends_add_up_like_few() {
+    let many: Vec<_> = (0..120).map(|number| format!("v{}", number % 60)).collect();
+    let split = split_of(&many.iter().map(|name| (name.as_str(), Some(2))).collect::<Vec<_>>());
+    assert_eq!(split.backends.len(), 60);
+    for (place, backend) in split.backends.iter().enumerate() {
+        assert_eq!((&*backend.name, backend.weight), (many[place].as_str(), 4));
+        assert_eq!(
+            backend.also[0].field.to_string(),
+            format!("spec.to[0].rules[0].default.backendRefs[{}].weight", place + 60)
+        );
+    }
+}

@@ -46,8 +46,8 @@ impl Files {
         for at in 0..count {
             let (meshes, services) = match at {
                 0 => ("\"*\"".to_owned(), "\"*\"".to_owned()),
-                1 => ("default".to_owned(), "\"llm*\"".to_owned()),
-                2 => ("default".to_owned(), "llm".to_owned()),
+                1 => ("default".to_owned(), "\"route-*\"".to_owned()),
+                2 => ("default".to_owned(), "llm-v2".to_owned()),
                 _ => (format!("mesh-{at}"), "\"*\"".to_owned()),
             };
             let _ = write!(

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use sluice_rules::document::File;
 use sluice_rules::guard::{
-    Author, Cover, History, Ledger, Mark, Outcome, Request, ShiftGuard, Sight, Terms, covered, judge,
+    Author, Concern, Cover, History, Ledger, Mark, Outcome, Request, ShiftGuard, Sight, Terms, judge,
 };
 use sluice_rules::policy::Policy;
 use sluice_rules::split::{Split, change, splits};
@@ -71,7 +71,7 @@ fuzz_target!(|bytes: &[u8]| {
                 }
                 let author = Author::Account { name: "argocd".into(), groups: Vec::new() };
                 let request = Request { identity, author, change: change.into() };
-                let covers = covered(&guards, &request);
+                let covers = Concern::of(&guards, &request).covers();
                 let covering = &covers[0];
                 let ledger =
                     ledger.get_or_insert_with(|| Ledger::new(covering.mesh.clone(), covering.destination.clone()));

@@ -8,6 +8,7 @@
 
 use super::route::Assessed;
 use crate::ledger::Splits;
+use crate::world::World;
 use sluice_rules::health::{Examination, Known};
 use sluice_rules::split::{Shape, Split};
 use sluice_rules::validate::{Kuma, Verdict};
@@ -23,6 +24,8 @@ pub(super) struct Cache(Generations<Form>);
 #[derive(Debug)]
 pub(super) struct Form {
     parts: Parts<Box<str>>,
+    /// The mesh, as the policy or its labels name it.
+    pub(super) mesh: String,
     /// What it does with traffic, with the numbers of the shape for weights.
     splits: Vec<Split>,
     recent: Mutex<Recent>,
@@ -70,10 +73,10 @@ pub(super) struct Pair<'a> {
 
 /// A policy of this name, when this was known of others, in this Kuma.
 #[derive(Debug, Clone)]
-struct Circumstances {
+pub(super) struct Circumstances {
     name: Box<str>,
     known: Arc<Known>,
-    kuma: Kuma,
+    kuma: Arc<Kuma>,
 }
 
 /// What Kuma and the rules say of a form.
@@ -107,7 +110,7 @@ impl Cache {
         &self,
         parts: &Parts<&str>,
         like: Option<&Arc<Form>>,
-        read: impl FnOnce(&str) -> Result<Vec<Split>, E>,
+        read: impl FnOnce(&str) -> Result<(String, Vec<Split>), E>,
     ) -> Result<Arc<Form>, E> {
         let same = |form: &Form| form.parts.iter().zip(parts).all(|(ours, theirs)| **ours == **theirs);
         if let Some(like) = like.filter(|like| same(like)) {
@@ -117,8 +120,8 @@ impl Cache {
         if let Some(form) = self.0.find(hash, Form::size, same) {
             return Ok(form);
         }
-        let splits = read(parts[SPEC])?;
-        let form = Arc::new(Form { parts: parts.map(Into::into), splits, recent: Mutex::default() });
+        let (mesh, splits) = read(parts[SPEC])?;
+        let form = Arc::new(Form { parts: parts.map(Into::into), mesh, splits, recent: Mutex::default() });
         self.0.put(hash, form.size(), Arc::clone(&form));
         Ok(form)
     }
@@ -155,19 +158,18 @@ impl Form {
     }
 
     /// What was said of it.
-    pub(super) fn examined(&self, name: &str, known: &Arc<Known>, kuma: &Kuma) -> Option<Arc<Examined>> {
-        self.recent().examined.clone().filter(|last| last.of.are(name, known, kuma))
+    pub(super) fn examined(&self, name: &str, world: &World) -> Option<Arc<Examined>> {
+        self.recent().examined.clone().filter(|last| last.of.are(name, world))
     }
 
     /// Keeps what was said.
     pub(super) fn keep_examined(
         &self,
-        (name, known, kuma): (&str, &Arc<Known>, &Kuma),
+        of: Circumstances,
         verdict: Verdict,
         examination: Examination,
         targets: BTreeSet<String>,
     ) -> Arc<Examined> {
-        let of = Circumstances { name: name.into(), known: Arc::clone(known), kuma: kuma.clone() };
         let examined = Arc::new(Examined { of, verdict, examination, targets });
         let fits = examined.size() <= self.size();
         self.recent().examined = fits.then(|| Arc::clone(&examined));
@@ -181,20 +183,20 @@ impl Form {
 
 impl Pair<'_> {
     /// What was found out about this write in this world.
-    pub(super) fn find(&self, known: &Arc<Known>, kuma: &Kuma) -> Option<Arc<Assessed>> {
+    pub(super) fn find(&self, world: &World) -> Option<Arc<Assessed>> {
         let same = |found: &&Found| {
             is_same(found.old.as_ref(), self.old.as_ref())
                 && is_same(found.new.as_ref(), self.new.as_ref())
-                && found.of.are(self.name, known, kuma)
+                && found.of.are(self.name, world)
         };
         self.form()?.recent().writes.iter().find(same).map(|found| Arc::clone(&found.assessed))
     }
 
     /// Keeps what was found out.
-    pub(super) fn keep(&self, known: &Arc<Known>, kuma: &Kuma, assessed: &Arc<Assessed>) {
+    pub(super) fn keep(&self, world: &World, assessed: &Arc<Assessed>) {
         let Some(form) = self.form().filter(|form| assessed.size() <= form.size()) else { return };
         let side = |state: &Option<State>| state.as_ref().map(|state| Arc::clone(&state.side));
-        let of = Circumstances { name: self.name.into(), known: Arc::clone(known), kuma: kuma.clone() };
+        let of = Circumstances::new(self.name, world);
         let (old, new, assessed) = (side(&self.old), side(&self.new), Arc::clone(assessed));
         let gone = push(&mut form.recent().writes, Found { of, old, new, assessed }, MOST_WRITES);
         drop(gone);
@@ -207,8 +209,12 @@ impl Pair<'_> {
 }
 
 impl Circumstances {
-    fn are(&self, name: &str, known: &Arc<Known>, kuma: &Kuma) -> bool {
-        *self.name == *name && Arc::ptr_eq(&self.known, known) && self.kuma == *kuma
+    pub(super) fn new(name: &str, world: &World) -> Self {
+        Self { name: name.into(), known: Arc::clone(&world.known), kuma: Arc::clone(&world.kuma) }
+    }
+
+    fn are(&self, name: &str, world: &World) -> bool {
+        *self.name == *name && Arc::ptr_eq(&self.known, &world.known) && self.kuma == world.kuma
     }
 }
 

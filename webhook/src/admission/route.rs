@@ -1,6 +1,6 @@
 //! Policies of Kuma: what a write does to traffic, and how healthy what is written is.
 
-use super::cache::{Examined, Form, Pair, SPEC, State};
+use super::cache::{Circumstances, Examined, Form, Pair, SPEC, State};
 use super::{Admission, Outcome, World, Write, examine};
 use crate::ledger::{Asked, Splits, Unavailable};
 use crate::review::{Cause, Object, Request, UserInfo};
@@ -115,11 +115,11 @@ impl Admission {
         let like = old.as_ref().map(|old| &old.form);
         let new = write.new.map(|new| self.state(new, like, write, request)).transpose()?;
         let pair = Pair { name: name(write, request), old, new };
-        if let Some(assessed) = pair.find(&world.known, &world.kuma) {
+        if let Some(assessed) = pair.find(world) {
             return Ok(assessed);
         }
         let assessed = Arc::new(assess_anew(write, request, world, &pair)?);
-        pair.keep(&world.known, &world.kuma, &assessed);
+        pair.keep(world, &assessed);
         Ok(assessed)
     }
 
@@ -131,15 +131,16 @@ impl Admission {
         write: &Write,
         request: &Request<'_, Object<'_>>,
     ) -> Result<State, Vec<Diagnostic>> {
-        let mesh = object.mesh.as_deref().unwrap_or_default();
+        let own_mesh = object.mesh.as_deref().unwrap_or_default();
         let namespace = namespace(write, request).unwrap_or_default();
         let shape = Shape::of(object.spec());
         let mut parts =
-            [&*request.kind.kind, namespace, &*object.api_version, mesh, object.raw_labels(), object.spec()];
+            [&*request.kind.kind, namespace, &*object.api_version, own_mesh, object.raw_labels(), object.spec()];
         let read = |spec: &str| {
             let labels = object.labels();
-            let policy = Policy::of_spec(identity(object, &labels, write, request), labels, spec)?;
-            Ok::<_, Vec<Diagnostic>>(split::splits(&policy).0)
+            let identity = identity(mesh(object, &labels), write, request);
+            let policy = Policy::of_spec(identity, labels, spec)?;
+            Ok::<_, Vec<Diagnostic>>((policy.identity().mesh.clone(), split::splits(&policy).0))
         };
         if let Some(shape) = &shape {
             parts[SPEC] = shape.spec();
@@ -164,10 +165,12 @@ fn assess_anew(
 ) -> Result<Assessed, Vec<Diagnostic>> {
     let splits = |state: &Option<State>| state.as_ref().map(|state| Arc::clone(&state.side.splits)).unwrap_or_default();
     let (before, after) = (splits(&pair.old), splits(&pair.new));
-    let object = write.object().ok_or_else(Vec::new)?;
-    let labels = object.labels();
+    let mesh = match pair.new.as_ref().or(pair.old.as_ref()) {
+        Some(state) => state.form.mesh.clone(),
+        None => write.object().map_or_else(String::new, |object| mesh(object, &object.labels())),
+    };
     let mut assessed = Assessed {
-        identity: identity(object, &labels, write, request),
+        identity: identity(mesh, write, request),
         change: Arc::new(split::change_to(&before, &after, || after.digest().to_owned())),
         before,
         after,
@@ -179,9 +182,9 @@ fn assess_anew(
     if let Some(object) = write.new.filter(|_| changed)
         && let Some(State { form, .. }) = &pair.new
     {
-        let examined = match form.examined(pair.name, &world.known, &world.kuma) {
+        let examined = match form.examined(pair.name, world) {
             Some(examined) => examined,
-            None => examine(object, labels, request, world, (pair.name, form))?,
+            None => examine(object, request, world, (pair.name, form))?,
         };
         let moves = Some(&*assessed.change).filter(|change| !change.rules.is_empty());
         assessed.verdict = examined.verdict.clone();
@@ -197,16 +200,15 @@ fn assess_anew(
 /// What Kuma and the rules say of a policy of this form.
 fn examine(
     object: &Object,
-    labels: BTreeMap<String, String>,
     request: &Request<'_, Object<'_>>,
     world: &World,
     (name, form): (&str, &Form),
 ) -> Result<Arc<Examined>, Vec<Diagnostic>> {
-    let document = document(object, form.spec(), labels, request)?;
+    let document = document(object, form.spec(), request)?;
     let verdict = validate::verdict(&document, &world.kuma);
     let examination = health::examine(&document, &world.known, &world.kuma);
     let targets = targets(&document).collect();
-    Ok(form.keep_examined((name, &world.known, &world.kuma), verdict, examination, targets))
+    Ok(form.keep_examined(Circumstances::new(name, world), verdict, examination, targets))
 }
 
 fn name<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> &'a str {
@@ -219,16 +221,16 @@ fn namespace<'a>(write: &Write<'a>, request: &'a Request<'a, Object<'a>>) -> Opt
     own.or(request.namespace.as_deref()).filter(|namespace| !namespace.is_empty())
 }
 
-fn identity(
-    object: &Object,
-    labels: &BTreeMap<String, String>,
-    write: &Write,
-    request: &Request<'_, Object<'_>>,
-) -> Identity {
+/// The mesh of a policy, as it names it itself or by a label.
+fn mesh(object: &Object, labels: &BTreeMap<String, String>) -> String {
     let mesh = object.mesh.as_deref().or_else(|| labels.get("kuma.io/mesh").map(String::as_str));
+    mesh.filter(|mesh| !mesh.is_empty()).unwrap_or("default").to_owned()
+}
+
+fn identity(mesh: String, write: &Write, request: &Request<'_, Object<'_>>) -> Identity {
     Identity {
         kind: request.kind.kind.to_string(),
-        mesh: mesh.filter(|mesh| !mesh.is_empty()).unwrap_or("default").to_owned(),
+        mesh,
         namespace: namespace(write, request).map(str::to_owned),
         name: name(write, request).to_owned(),
     }
@@ -250,12 +252,7 @@ impl Assessed {
 }
 
 /// The object without what only Kubernetes looks at.
-fn document(
-    object: &Object,
-    spec: &str,
-    labels: BTreeMap<String, String>,
-    request: &Request<'_, Object<'_>>,
-) -> Result<Value, Vec<Diagnostic>> {
+fn document(object: &Object, spec: &str, request: &Request<'_, Object<'_>>) -> Result<Value, Vec<Diagnostic>> {
     let spec = match spec {
         "" => Value::Null,
         spec => serde_json::from_str(spec).map_err(|error| vec![unreadable(&format!("spec: {error}"))])?,
@@ -263,7 +260,7 @@ fn document(
     let name = object.metadata.name.as_deref().or(request.name.as_deref()).unwrap_or_default();
     let mut metadata = Map::new();
     metadata.insert("name".to_owned(), name.into());
-    metadata.insert("labels".to_owned(), labels.into_iter().collect());
+    metadata.insert("labels".to_owned(), object.labels().into_iter().collect());
     if let Some(namespace) = object.metadata.namespace.as_deref().or(request.namespace.as_deref()) {
         metadata.insert("namespace".to_owned(), namespace.into());
     }
@@ -402,6 +399,10 @@ fn reason_of(code: Code) -> &'static str {
 
 /// Percentage points with two decimals at most.
 fn round(points: f64) -> String {
-    let text = format!("{points:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    let hundredths = (points * 100.0).round() as u64;
+    match (hundredths / 100, hundredths % 100) {
+        (whole, 0) => whole.to_string(),
+        (whole, part) if part % 10 == 0 => format!("{whole}.{}", part / 10),
+        (whole, part) => format!("{whole}.{part:02}"),
+    }
 }

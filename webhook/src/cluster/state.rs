@@ -188,7 +188,7 @@ impl State {
             if let Some(known) = &known {
                 world.known = known.clone();
             }
-            world.kuma.version = version;
+            Arc::make_mut(&mut world.kuma).version = version;
             world.in_cluster = true;
         });
     }

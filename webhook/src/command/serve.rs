@@ -131,7 +131,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         zone: args.zone.clone(),
         system_namespace: args.system_namespace.clone(),
     };
-    world.update(|world| world.kuma = kuma.clone());
+    world.update(|world| world.kuma = kuma.clone().into());
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
         serve_certificate_files(cert, key, &certificate, &readiness);
     }

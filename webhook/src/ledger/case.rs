@@ -3,12 +3,13 @@
 use super::Asked;
 use crate::world::World;
 use jiff::Timestamp;
-use sluice_rules::guard::{self, Cover, History, Mark, Outcome, Sight, Terms, Verdict};
+use sluice_rules::guard::{self, Concern, Cover, History, Mark, Outcome, Sight, Terms, Verdict};
 use sluice_rules::policy::Identity;
 
 /// A change and the ledgers of the destinations whose traffic it moves, in a stable order.
 pub(super) struct Case<'a> {
     asked: &'a Asked,
+    concern: Concern<'a>,
     world: &'a World,
     terms: &'a Terms,
     by: &'a str,
@@ -16,11 +17,12 @@ pub(super) struct Case<'a> {
 
 impl<'a> Case<'a> {
     pub(super) fn new(asked: &'a Asked, world: &'a World, terms: &'a Terms, by: &'a str) -> Self {
-        Self { asked, world, terms, by }
+        let concern = Concern::of(&world.guards, &asked.request);
+        Self { asked, concern, world, terms, by }
     }
 
     pub(super) fn covers(&self) -> Vec<Cover> {
-        guard::covered(&self.world.guards, &self.asked.request)
+        self.concern.covers()
     }
 
     pub(super) fn policy(&self) -> &Identity {
@@ -45,7 +47,7 @@ impl<'a> Case<'a> {
             policy: &self.asked.request.identity,
             uid: &self.asked.uid,
             version: Some(version),
-            splits: &self.asked.before,
+            splits: self.asked.before.of(ledger),
             before: None,
             gone: false,
             fresh: false,
@@ -61,13 +63,15 @@ impl<'a> Case<'a> {
         for ledger in ledgers {
             ledger.tell(&mut history, Some(&self.mark(ledger)), self.terms, now);
         }
-        guard::judge(&self.world.guards, &self.asked.request, &history, &self.world.approvals, now)
+        self.concern.judge(&history, &self.world.approvals, now)
     }
 
     /// Reserves what the verdict allows; gives back whether it was not reserved already.
     pub(super) fn reserve(&self, ledger: &mut guard::Ledger, cover: &Cover, verdict: &Verdict) -> bool {
-        let ours = |record: &&guard::Record| record.mesh == cover.mesh && record.destination == cover.destination;
-        let Some(record) = verdict.records.iter().find(ours) else { return false };
+        let order =
+            |record: &guard::Record| (&record.mesh, &record.destination).cmp(&(&cover.mesh, &cover.destination));
+        let Ok(place) = verdict.records.binary_search_by(order) else { return false };
+        let record = &verdict.records[place];
         ledger.reserve(&self.mark(ledger), record.clone(), self.by, cover, self.terms)
     }
 

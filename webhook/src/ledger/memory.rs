@@ -13,7 +13,14 @@ use std::time::Instant;
 /// History in this process: one clock, and no watch, so that an object's next review tells what became of a change.
 #[derive(Debug, Default)]
 pub struct Memory {
-    ledgers: Mutex<BTreeMap<Subject, Arc<Mutex<guard::Ledger>>>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    ledgers: BTreeMap<Subject, Arc<Mutex<guard::Ledger>>>,
+    /// Beyond so many, those in which nothing counts any more are looked for.
+    many: usize,
 }
 
 type Subject = (String, ServiceKey);
@@ -21,7 +28,7 @@ type Subject = (String, ServiceKey);
 /// One clock only, hence no tolerance.
 const TERMS: Terms = Terms { lease: super::LEASE, tolerance: SignedDuration::ZERO, watched: false };
 
-/// Beyond this, ledgers in which nothing counts any more are forgotten.
+/// Fewer ledgers than this are all kept.
 const MANY: usize = 10_000;
 
 impl Memory {
@@ -52,8 +59,8 @@ impl Memory {
     }
 
     fn ledger(&self, cover: &Cover, now: Timestamp) -> Arc<Mutex<guard::Ledger>> {
-        let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
-        if ledgers.len() > MANY {
+        let Kept { ledgers, many } = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if ledgers.len() > MANY.max(*many) {
             // Nobody holds it, and all of it is older than the longest time a guard may ask about.
             ledgers.retain(|_, ledger| {
                 let idle = |ledger: &guard::Ledger| {
@@ -62,6 +69,8 @@ impl Memory {
                 };
                 Arc::strong_count(ledger) > 1 || !ledger.lock().is_ok_and(|ledger| idle(&ledger))
             });
+            // All of them are looked at: not again before they are twice as many.
+            *many = 2 * ledgers.len();
         }
         let subject = (cover.mesh.clone(), cover.destination.clone());
         let new = || Arc::new(Mutex::new(guard::Ledger::new(cover.mesh.clone(), cover.destination.clone())));

@@ -1,7 +1,7 @@
 //! Which destinations have a ledger, and how long their history matters.
 
 use super::Ledger;
-use crate::guard::{Request, ShiftGuard, Subject, Traffic};
+use crate::guard::{ShiftGuard, Traffic};
 use crate::policy::Identity;
 use crate::split::{ServiceKey, Split};
 use jiff::SignedDuration;
@@ -18,16 +18,6 @@ pub struct Cover {
     pub keep: SignedDuration,
     /// The longest `settle` of the guards.
     pub settle: SignedDuration,
-}
-
-/// The destinations whose traffic a request moves and that guards cover, in a stable order.
-pub fn covered(guards: &[ShiftGuard], request: &Request) -> Vec<Cover> {
-    let subjects = Subject::all(&request.change.rules);
-    let cover = |subject: &Subject| {
-        let traffic = subject.traffic(&request.identity);
-        Cover::of(guards, subject.mesh, subject.destination, &traffic)
-    };
-    subjects.iter().filter_map(cover).collect()
 }
 
 /// The destinations that a policy splits and that guards cover, in a stable order.
@@ -47,8 +37,17 @@ pub fn covered_splits<'a>(
 
 impl Cover {
     fn of(guards: &[ShiftGuard], mesh: &str, destination: &ServiceKey, traffic: &Traffic) -> Option<Self> {
+        Self::by(guards.iter().filter(|guard| guard.spec.r#match.fits(traffic)), mesh, destination)
+    }
+
+    /// A destination under these guards; none without any.
+    pub(in crate::guard) fn by<'a>(
+        guards: impl Iterator<Item = &'a ShiftGuard>,
+        mesh: &str,
+        destination: &ServiceKey,
+    ) -> Option<Self> {
         let mut found: Option<Self> = None;
-        for guard in guards.iter().filter(|guard| guard.spec.r#match.fits(traffic)) {
+        for guard in guards {
             let cover = found.get_or_insert_with(|| Self::least(mesh, destination.clone()));
             let caps = &guard.spec.caps;
             let times = [caps.per_window.as_ref().map(|cap| cap.window), caps.min_interval];

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::guard::tests::{guard, identity, route};
-use crate::guard::{Author, Outcome, Request, ShiftGuard, judge};
+use crate::guard::{Author, Concern, Outcome, Request, ShiftGuard, judge};
 use crate::split::change;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -338,11 +338,11 @@ fn only_what_guards_cover_has_a_ledger() {
     ];
     let change = change(&route(&weights(10)), &route(&weights(20)));
     let request = Request { identity: identity(), author: Author::Bot, change: change.into() };
-    let found = covered(&guards, &request);
+    let found = Concern::of(&guards, &request).covers();
     let expected = Cover { keep: SignedDuration::from_hours(7 * 24), ..cover() };
     assert_eq!(found, [expected]);
     assert_eq!(covered_splits(&guards, &identity(), &route(&weights(10))), found);
-    assert!(covered(&guards[1..], &request).is_empty());
+    assert!(Concern::of(&guards[1..], &request).covers().is_empty());
     // Of a route that is gone the ledger alone tells what guards cover.
     assert_eq!(Cover::of_ledger(&guards, &identity(), &empty()), found[0]);
     let least = Cover::least("default", ServiceKey::from("summarize.demo"));
