@@ -1,7 +1,7 @@
 //! A spec without its weights. Steps of a canary differ in nothing else, so that what does not depend on weights need
 //! not be worked out again at each of them.
 
-use super::Split;
+use super::{Backend, Split};
 use memchr::memmem;
 
 /// A spec in which every positive weight is replaced by its number: the first one written is 1, the second 2.
@@ -58,29 +58,36 @@ impl Shape {
     /// The splits of the spec, from those of [`Shape::spec`]. None where a weight belongs to no split, or to several: then
     /// it may mean something else.
     pub fn fill(&self, numbered: &[Split]) -> Option<Vec<Split>> {
-        let mut left = self.weights.len();
-        let mut used = vec![false; left];
+        let mut splits = numbered.to_vec();
+        self.refill(numbered, &mut splits).then_some(splits)
+    }
+
+    /// Makes the splits of the spec from those of another spec of this shape. False where [`Shape::fill`] gives none.
+    pub fn refill(&self, numbered: &[Split], splits: &mut [Split]) -> bool {
+        let mut used = vec![false; self.weights.len()];
+        let mut count = 0;
         let mut weight = |number: u64, explicit: bool| {
             if !explicit || number == 0 {
                 return Some(number);
             }
+            count += 1;
             let at = usize::try_from(number).ok()?.checked_sub(1)?;
-            left -= usize::from(!std::mem::replace(used.get_mut(at)?, true));
+            *used.get_mut(at)? = true;
             Some(u64::from(self.weights[at]))
         };
-        let mut count = 0;
-        let mut splits = numbered.to_vec();
-        for backend in splits.iter_mut().flat_map(|split| &mut split.backends) {
-            count += usize::from(backend.explicit && backend.first > 0);
-            backend.first = weight(backend.first, backend.explicit)?;
-            backend.weight = backend.first;
-            for entry in &mut backend.also {
-                count += usize::from(entry.explicit && entry.weight > 0);
-                entry.weight = weight(entry.weight, entry.explicit)?;
-                backend.weight += entry.weight;
+        let mut fill = |from: &Backend, to: &mut Backend| {
+            to.first = weight(from.first, from.explicit)?;
+            to.weight = to.first;
+            for (from, to) in from.also.iter().zip(&mut to.also) {
+                to.weight = weight(from.weight, from.explicit)?;
             }
-        }
-        (left == 0 && count == self.weights.len()).then_some(splits)
+            to.weight += to.also.iter().map(|entry| entry.weight).sum::<u64>();
+            Some(())
+        };
+        let backends = numbered.iter().flat_map(|split| &split.backends);
+        let filled = backends.zip(splits.iter_mut().flat_map(|split| &mut split.backends));
+        let all = filled.map(|(from, to)| fill(from, to)).all(|filled| filled.is_some());
+        all && count == self.weights.len() && used.iter().all(|used| *used)
     }
 }
 
@@ -224,6 +231,11 @@ mod tests {
             let Some(filled) = splits_of(kind, shape.spec()).and_then(|splits| shape.fill(&splits)) else {
                 return Ok(());
             };
+            let numbered_splits = splits_of(kind, shape.spec()).unwrap();
+            let mut again = numbered_splits.clone();
+            prop_assert!(Shape::of(shape.spec()).unwrap().refill(&numbered_splits, &mut again));
+            prop_assert!(shape.refill(&numbered_splits, &mut again));
+            prop_assert_eq!(&again, &filled);
             prop_assert_eq!(Some(filled), splits_of(kind, &text));
             let document = |spec: &Value| json!({"apiVersion": "kuma.io/v1alpha1", "kind": kind, "mesh": "default",
                 "metadata": {"name": "a", "namespace": "demo"}, "spec": spec});

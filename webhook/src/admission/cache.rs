@@ -27,7 +27,7 @@ pub(super) struct Form {
     /// The mesh, as the policy or its labels name it.
     pub(super) mesh: String,
     /// What it does with traffic, with the numbers of the shape for weights.
-    splits: Vec<Split>,
+    splits: Splits,
     recent: Mutex<Recent>,
 }
 
@@ -99,10 +99,10 @@ struct Found {
     assessed: Arc<Assessed>,
 }
 
-/// States of one form that are kept: a canary's last one, its next one, and where it came from.
-const MOST_SIDES: usize = 4;
-/// Writes of one form that are kept.
-const MOST_WRITES: usize = 2;
+/// States of one form that are kept, those that were asked for last: what is, what shall be, and one more.
+const MOST_SIDES: usize = 3;
+/// Writes of one form that are kept: a dry run or another review of a write mostly stands beside it.
+const MOST_WRITES: usize = 1;
 
 impl Cache {
     /// A form, read unless it was read before; `like` is one that it probably is.
@@ -121,6 +121,7 @@ impl Cache {
             return Ok(form);
         }
         let (mesh, splits) = read(parts[SPEC])?;
+        let splits = Splits::from(splits);
         let form = Arc::new(Form { parts: parts.map(Into::into), mesh, splits, recent: Mutex::default() });
         self.0.put(hash, form.size(), Arc::clone(&form));
         Ok(form)
@@ -143,18 +144,29 @@ impl Form {
     /// The state of it with the weights of a shape; none where it cannot be told what these weights are to it.
     pub(super) fn side(&self, shape: Option<&Shape>) -> Option<Arc<Side>> {
         let weights = shape.map_or(&[][..], Shape::weights);
-        let known = |sides: &[Arc<Side>]| sides.iter().find(|side| *side.weights == *weights).cloned();
-        if let Some(side) = known(&self.recent().sides) {
-            return Some(side);
+        let mut recent = self.recent();
+        if let Some(at) = recent.sides.iter().position(|side| *side.weights == *weights) {
+            recent.sides[..=at].rotate_right(1);
+            return recent.sides.first().cloned();
         }
-        let splits = match shape {
-            Some(shape) => shape.fill(&self.splits)?,
-            None => self.splits.clone(),
+        drop(recent);
+        let splits = match (shape, self.spare()) {
+            (None, _) => self.splits.to_vec(),
+            (Some(shape), None) => shape.fill(&self.splits)?,
+            (Some(shape), Some(mut splits)) => shape.refill(&self.splits, &mut splits).then_some(splits)?,
         };
         let side = Arc::new(Side { weights: weights.into(), splits: Arc::new(Splits::from(splits)) });
         let gone = push(&mut self.recent().sides, Arc::clone(&side), MOST_SIDES);
         drop(gone);
         Some(side)
+    }
+
+    /// The splits of a state that makes room and that nobody looks at any more.
+    fn spare(&self) -> Option<Vec<Split>> {
+        let sides = &mut self.recent().sides;
+        let is_full = sides.len() >= MOST_SIDES;
+        let last = sides.pop_if(|last| is_full && Arc::strong_count(last) == 1);
+        Arc::into_inner(Arc::into_inner(last?)?.splits).map(Splits::into_inner)
     }
 
     /// What was said of it.

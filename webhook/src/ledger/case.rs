@@ -61,7 +61,8 @@ impl<'a> Case<'a> {
     pub(super) fn judge(&self, ledgers: &[&guard::Ledger], now: Timestamp) -> Verdict {
         let mut history = History::default();
         for ledger in ledgers {
-            ledger.tell(&mut history, Some(&self.mark(ledger)), self.terms, now);
+            let mark = ledger.outstanding().next().map(|_| self.mark(ledger));
+            ledger.tell(&mut history, mark.as_ref(), self.terms, now);
         }
         self.concern.judge(&history, &self.world.approvals, now)
     }

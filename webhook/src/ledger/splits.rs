@@ -40,6 +40,11 @@ impl Splits {
         self.digest.get_or_init(|| split::digest(&self.all))
     }
 
+    /// The splits alone.
+    pub fn into_inner(self) -> Vec<Split> {
+        self.all
+    }
+
     /// Those of a ledger's destination.
     pub(super) fn of(&self, ledger: &guard::Ledger) -> &[Split] {
         &self.all[self.range(ledger)]

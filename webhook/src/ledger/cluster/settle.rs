@@ -414,7 +414,7 @@ impl Event {
     }
 }
 
-/// Keeps a ledger small; where no guard covers it any more nobody knows what matters, and nothing is forgotten.
+/// Keeps a ledger small. Where no guard covers it any more nobody knows what matters, and no move is forgotten.
 fn bound(ledger: &mut guard::Ledger, cover: &Cover, now: Timestamp) {
     if !cover.settle.is_zero() {
         ledger.bound(cover, now);
