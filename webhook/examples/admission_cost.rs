@@ -2,7 +2,8 @@
 //!
 //! A row answers reviews in which one weight changes, each from what the one before asked for, one after the other in one
 //! thread; the rows `again` answer one review again and again. Ten guards, one of which is about the service. Under each
-//! pair stands what the parts of a first answer cost. The time is the CPU time of the best round.
+//! pair stands what the parts of a first answer cost. At the end stands what each part of a route costs as routes grow:
+//! it should stay the same. The time is the CPU time of the best round.
 
 use serde_json::{Value, json};
 use sluice_rules::guard::ShiftGuard;
@@ -32,11 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let bodies: Vec<_> = (0..if different { reviews } else { 1 }).map(|number| review(rules, number)).collect();
         let mut best = f64::MAX;
         for _ in 0..ROUNDS {
-            let world = Shared::default();
-            world.update(|world| {
-                world.guards = guards.iter().filter_map(|guard| ShiftGuard::read(guard).ok()).collect()
-            });
-            let admission = Admission::new(world, Ledger::Memory(Memory::default()));
+            let admission = admission(&guards);
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
             let deadline = Instant::now() + Duration::from_secs(600);
             let start = cpu()?;
@@ -53,7 +50,61 @@ fn main() -> Result<(), Box<dyn Error>> {
             parts(&bodies[0])?;
         }
     }
+    println!("a first answer, us per");
+    for (what, grown) in [("backend", backends as Grown), ("rule", rules), ("destination", destinations)] {
+        let each: Vec<_> =
+            [500, 5_000].into_iter().map(|count| first(&guards, count, grown)).collect::<Result<_, _>>()?;
+        println!("  {what:<12} of 500: {:.1}, of 5,000: {:.1}", each[0], each[1]);
+    }
     Ok(())
+}
+
+/// A spec with so many parts; the number tells two of them apart.
+type Grown = fn(usize, usize) -> Value;
+
+fn backends(count: usize, number: usize) -> Value {
+    let refs = (0..count).map(
+        |at| json!({"kind": "MeshService", "name": format!("v{at}"), "port": 80, "weight": 1 + (at + number) % 7}),
+    );
+    json!({"to": [{"targetRef": {"kind": "MeshService", "name": "llm"}, "rules": [{"default": {"backendRefs": refs.collect::<Value>()}}]}]})
+}
+
+fn rules(count: usize, number: usize) -> Value {
+    let rule = |at: usize| json!({"matches": [{"path": {"type": "PathPrefix", "value": format!("/{at}")}}], "default": halves(number)});
+    json!({"to": [{"targetRef": {"kind": "MeshService", "name": "llm"}, "rules": (0..count).map(rule).collect::<Value>()}]})
+}
+
+fn destinations(count: usize, number: usize) -> Value {
+    let to = |at: usize| json!({"targetRef": {"kind": "MeshService", "name": format!("llm-{at}")}, "rules": [{"default": halves(number)}]});
+    json!({"to": (0..count).map(to).collect::<Value>()})
+}
+
+fn halves(number: usize) -> Value {
+    let backend =
+        |name: &str, weight: usize| json!({"kind": "MeshService", "name": name, "port": 80, "weight": weight});
+    json!({"backendRefs": [backend("v1", 50 + number), backend("v2", 50 - number)]})
+}
+
+/// What one part of a route costs when a handler sees it for the first time, in microseconds.
+fn first(guards: &[Value], count: usize, grown: Grown) -> Result<f64, Box<dyn Error>> {
+    let body = update(&grown(count, 0), &grown(count, 5), 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let mut best = f64::MAX;
+    for _ in 0..ROUNDS {
+        let admission = admission(guards);
+        let start = cpu()?;
+        let answer = runtime.block_on(admission.answer(&body, Instant::now() + Duration::from_secs(600)));
+        assert_eq!(answer.status, 200);
+        best = best.min(cpu()? - start);
+    }
+    Ok(best * 1e6 / count as f64)
+}
+
+/// A handler with these guards that has seen nothing yet.
+fn admission(guards: &[Value]) -> Admission {
+    let world = Shared::default();
+    world.update(|world| world.guards = guards.iter().filter_map(|guard| ShiftGuard::read(guard).ok()).collect());
+    Admission::new(world, Ledger::Memory(Memory::default()))
 }
 
 /// What the parts of a first answer cost.
@@ -129,7 +180,7 @@ fn guard(number: usize) -> Value {
 
 fn review(rules: usize, number: usize) -> Vec<u8> {
     let weight = |number: usize| 10 + if number.is_multiple_of(2) { 0 } else { 1 + (number / 2) % 30 };
-    let object = |weight: usize, version: usize| {
+    let spec = |weight: usize| {
         let rules: Vec<_> = (0..rules)
             .map(|rule| {
                 let canary = if rule == rules / 2 { weight } else { 10 };
@@ -139,10 +190,18 @@ fn review(rules: usize, number: usize) -> Vec<u8> {
                         {"kind": "MeshService", "name": "llm-v2", "namespace": "demo", "port": 8080, "weight": canary}]}})
             })
             .collect();
+        json!({"targetRef": {"kind": "Dataplane", "labels": {"app": "web"}}, "to": [{"rules": rules, "targetRef": {"kind": "MeshService", "name": "llm", "namespace": "demo"}}]})
+    };
+    update(&spec(weight(number)), &spec(weight(number + 1)), number)
+}
+
+/// A review of a write of a route, as an API server sends it.
+fn update(old: &Value, new: &Value, number: usize) -> Vec<u8> {
+    let object = |spec: &Value, version: usize| {
         let fields = json!({"f:metadata": {"f:annotations": {".": {}, "f:kubectl.kubernetes.io/last-applied-configuration": {}}, "f:labels": {".": {}, "f:kuma.io/mesh": {}}},
             "f:spec": {".": {}, "f:targetRef": {".": {}, "f:kind": {}, "f:labels": {".": {}, "f:app": {}}}, "f:to": {}}});
-        let spec = json!({"targetRef": {"kind": "Dataplane", "labels": {"app": "web"}}, "to": [{"rules": rules, "targetRef": {"kind": "MeshService", "name": "llm", "namespace": "demo"}}]});
-        let applied = if rules.len() < 10 { json!({"spec": spec}).to_string() } else { String::new() };
+        let applied = json!({"spec": spec}).to_string();
+        let applied = if applied.len() < 2_000 { applied } else { String::new() };
         json!({"apiVersion": "kuma.io/v1alpha1", "kind": "MeshHTTPRoute", "metadata": {
             "annotations": {"kubectl.kubernetes.io/last-applied-configuration": applied},
             "creationTimestamp": "2026-11-24T22:56:11Z", "generation": version,
@@ -157,7 +216,7 @@ fn review(rules: usize, number: usize) -> Vec<u8> {
         "uid": format!("f0b2fc5b-81ac-47c3-beed-{number:012}"), "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
         "name": "llm-split", "namespace": "demo", "operation": "UPDATE",
         "userInfo": {"username": "system:serviceaccount:flux-system:kustomize-controller", "groups": ["system:serviceaccounts", "system:authenticated"]},
-        "object": object(weight(number + 1), 100 + number), "oldObject": object(weight(number), 99 + number), "dryRun": false,
+        "object": object(new, 100 + number), "oldObject": object(old, 99 + number), "dryRun": false,
         "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "kustomize-controller", "fieldValidation": "Strict"}}})
     .to_string()
     .into_bytes()
