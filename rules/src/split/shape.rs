@@ -20,15 +20,20 @@ const MOST: u32 = i32::MAX as u32;
 const MOST_WEIGHTS: usize = 65_000;
 
 impl Shape {
-    /// The shape of a spec, as compact JSON; none where no positive weight is written in it.
+    /// The shape of a spec, as compact JSON: as the API server writes it. None where no positive weight is written in it,
+    /// or where a weight may be written that is not replaced: it would pass for a number.
     pub fn of(spec: &str) -> Option<Self> {
-        const KEY: &str = "\"weight\":";
+        const KEY: &str = "\"weight\"";
         let (mut text, mut weights, mut from, mut sum) = (String::new(), Vec::new(), 0, 0_u32);
         for at in memmem::find_iter(spec.as_bytes(), KEY) {
-            let start = at + KEY.len();
-            // Anything else before it is part of a longer key.
+            let start = at + KEY.len() + 1;
+            // Anything else before it is part of a longer text.
             let is_key = at > 0 && matches!(spec.as_bytes()[at - 1], b'{' | b',');
-            let Some(weight) = positive(&spec[start..]).filter(|_| is_key) else { continue };
+            let value = spec[at + KEY.len()..].strip_prefix(':').filter(|_| is_key)?;
+            let weight = whole(value)?;
+            if weight == "0" {
+                continue;
+            }
             sum = sum.checked_add(weight.parse().ok()?).filter(|sum| *sum <= MOST)?;
             weights.push(weight.parse().ok()?);
             if text.is_empty() {
@@ -38,7 +43,8 @@ impl Shape {
             number(weights.len(), &mut text);
             from = start + weight.len();
         }
-        if weights.is_empty() || weights.len() > MOST_WEIGHTS {
+        // A key may be spelt with escapes.
+        if weights.is_empty() || weights.len() > MOST_WEIGHTS || memmem::find(spec.as_bytes(), b"\\u").is_some() {
             return None;
         }
         text += &spec[from..];
@@ -91,11 +97,11 @@ impl Shape {
     }
 }
 
-/// The whole number above 0 that a value is, as it is written.
-fn positive(text: &str) -> Option<&str> {
+/// The whole number that a value is, as it is written.
+fn whole(text: &str) -> Option<&str> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let is_whole = digits > 0 && matches!(text.as_bytes().get(digits), Some(b',' | b'}'));
-    (is_whole && !text.starts_with('0')).then(|| &text[..digits])
+    is_whole.then(|| &text[..digits])
 }
 
 fn number(number: usize, text: &mut String) {
@@ -126,14 +132,28 @@ mod tests {
         for (spec, shape) in [
             (r#"{"a":[{"weight":90},{"weight":10,"port":1}]}"#, r#"{"a":[{"weight":1},{"weight":2,"port":1}]}"#),
             (r#"[{"weight":0},{"weight":7}]"#, r#"[{"weight":0},{"weight":1}]"#),
-            (r#"[{"x\"weight":5},{"weight":7}]"#, r#"[{"x\"weight":5},{"weight":1}]"#),
             (r#"[{"x":"\"weight\":5,"},{"a":1,"weight":7}]"#, r#"[{"x":"\"weight\":5,"},{"a":1,"weight":1}]"#),
-            (r#"[{"weight":1.5},{"weight":7}]"#, r#"[{"weight":1.5},{"weight":1}]"#),
+            (r#"[{"xweight":5,"weights":3,"weight":7}]"#, r#"[{"xweight":5,"weights":3,"weight":1}]"#),
         ] {
             assert_eq!(Shape::of(spec).map(|shape| shape.spec), Some(shape.to_owned()), "{spec}");
         }
         for spec in ["", "{}", r#"{"weight":0}"#, r#"{"weight": 5}"#, r#"{"weight":"5"}"#, r#"{"weight":2147483648}"#] {
             assert_eq!(Shape::of(spec), None, "{spec}");
+        }
+        // Beside one that is replaced, none may stand that is not, however it is spelt.
+        for odd in [
+            r#""weight":1.5"#,
+            r#""weight": 1"#,
+            r#""weight":1 "#,
+            r#""weight" :1"#,
+            r#" "weight":1"#,
+            r#""weight":1e0"#,
+            r#""w\u0065ight":1"#,
+            r#""x\"weight":1"#,
+            r#""name":"weight""#,
+        ] {
+            let spec = format!(r#"[{{"weight":7}},{{{odd}}}]"#);
+            assert_eq!(Shape::of(&spec), None, "{spec}");
         }
         let mut text = String::new();
         [1, 10, 907, 65_000].iter().for_each(|one| number(*one, &mut text));
@@ -264,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_weight_that_belongs_to_no_split_is_none() {
-        let refs = json!([{"kind": "MeshService", "name": "b", "port": 80, "labels": {"weight": "x"}, "weight": 9}]);
+        let refs = json!([{"kind": "MeshService", "name": "b", "port": 80, "weight": 9}]);
         let spec = |backend: &Value, extra: Value| {
             json!({"to": [{"targetRef": {"kind": "MeshService", "name": "a"}, "rules": [
                 {"default": {"backendRefs": backend, "filters": extra}}]}]})
@@ -277,8 +297,5 @@ mod tests {
         assert!(fill(&spec(&refs, json!([]))).is_some());
         let mirror = json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "c", "weight": 3}}}]);
         assert!(fill(&spec(&refs, mirror)).is_none());
-        // A number beside text that is not compact could be taken for a place in the list.
-        let loose = spec(&json!([{"name": "b", "weight": 9}, {"name": "c", "weight": 1}]), json!([]));
-        assert!(fill(&loose.replace(r#""weight":9"#, r#""weight": 1"#)).is_none());
     }
 }

@@ -240,3 +240,23 @@ fn the_way_back_is_open_whatever_a_guard_asks_of_health() {
     // It is on record: with the split of before it is no change that is still in flight.
     assert_eq!(ask(&stable, &half, "9")["allowed"], true);
 }
+
+/// A mirror's weights must not pass for those of the rule, however these are spelt.
+#[test]
+fn a_weight_is_what_it_is_however_it_is_spelt() {
+    let mirror = |name: &str| {
+        let backend = json!({"kind": "MeshService", "name": name, "port": 80, "weight": 50});
+        json!({"type": "RequestMirror", "requestMirror": {"backendRef": backend, "percentage": 1}})
+    };
+    let mut after = route(&json!({"v1": 1, "v2": 2}));
+    after["spec"]["to"][0]["rules"][0]["default"]["filters"] = json!([mirror("m1"), mirror("m2")]);
+    let before = route(&json!({"v1": 50, "v2": 50}));
+    let text = review("UPDATE", FLUX, &before, &after).to_string();
+    for spelt in [r#""weight": "#, r#""weight" :"#, r#""w\u0065ight":"#] {
+        let text =
+            text.replace(r#""weight":1}"#, &format!("{spelt}1}}")).replace(r#""weight":2}"#, &format!("{spelt}2}}"));
+        let response = well_formed(&answer(&admission(strict()), text.as_bytes()));
+        assert_eq!(response["auditAnnotations"]["shift"], "16.67", "{text}");
+        assert_eq!(response["allowed"], false, "{text}");
+    }
+}
