@@ -3,6 +3,7 @@
 
 use super::{Backend, Split};
 use memchr::memmem;
+use std::fmt::Write as _;
 
 /// A spec in which every positive weight is replaced by its number: the first one written is 1, the second 2.
 ///
@@ -40,7 +41,7 @@ impl Shape {
                 text.reserve(spec.len() + 16);
             }
             text += &spec[from..start];
-            number(weights.len(), &mut text);
+            let _ = write!(text, "{}", weights.len());
             from = start + weight.len();
         }
         // A key may be spelt with escapes.
@@ -104,17 +105,6 @@ fn whole(text: &str) -> Option<&str> {
     is_whole.then(|| &text[..digits])
 }
 
-fn number(number: usize, text: &mut String) {
-    let mut digits = [0; 20];
-    let (mut at, mut rest) = (digits.len(), number);
-    while rest > 0 || at == digits.len() {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    text.extend(digits[at..].iter().map(|digit| char::from(*digit)));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,9 +145,6 @@ mod tests {
             let spec = format!(r#"[{{"weight":7}},{{{odd}}}]"#);
             assert_eq!(Shape::of(&spec), None, "{spec}");
         }
-        let mut text = String::new();
-        [1, 10, 907, 65_000].iter().for_each(|one| number(*one, &mut text));
-        assert_eq!(text, "11090765000");
     }
 
     /// A value that may stand where a weight is expected, and weights most of the time.
