@@ -65,6 +65,15 @@ struct Slot {
     view: Mutex<Option<View>>,
 }
 
+/// A ledger that is to be changed. What comes of it may replace the version it was copied from and no other: the watch
+/// brings newer ones at any moment, and whoever wrote them would be undone.
+#[derive(Debug)]
+struct Draft {
+    ledger: guard::Ledger,
+    /// None where there is no ledger yet.
+    version: Option<String>,
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     reserved: AtomicU64,
@@ -201,16 +210,16 @@ impl Inner {
         covers: &[Cover],
         slots: &[Arc<Slot>],
         now: Timestamp,
-    ) -> Result<(Vec<(guard::Ledger, Noted)>, Verdict), Unavailable> {
-        let mut ledgers = Vec::new();
+    ) -> Result<(Vec<(Draft, Noted)>, Verdict), Unavailable> {
+        let mut drafts = Vec::new();
         for (cover, slot) in covers.iter().zip(slots) {
-            let mut ledger = slot.ledger(cover)?;
-            let mut noted = self.catch_up(&mut ledger, cover, case.policy(), now);
-            noted += case.observe(&mut ledger, cover, now);
-            ledgers.push((ledger, noted));
+            let mut draft = slot.draft(cover)?;
+            let mut noted = self.catch_up(&mut draft.ledger, cover, case.policy(), now);
+            noted += case.observe(&mut draft.ledger, cover, now);
+            drafts.push((draft, noted));
         }
-        let verdict = case.judge(&ledgers.iter().map(|(ledger, _)| ledger).collect::<Vec<_>>(), now);
-        Ok((ledgers, verdict))
+        let verdict = case.judge(&drafts.iter().map(|(draft, _)| &draft.ledger).collect::<Vec<_>>(), now);
+        Ok((drafts, verdict))
     }
 
     /// Judges and reserves in one step, in every ledger or in none.
@@ -235,18 +244,18 @@ impl Inner {
                     .map_err(|_| Unavailable::Late)?;
             }
             let now = self.now(&slots[0].name, deadline).await.map_err(|trouble| unavailable(&covers[0], trouble))?;
-            let (ledgers, verdict) = self.judge(case, covers, slots, now)?;
+            let (drafts, verdict) = self.judge(case, covers, slots, now)?;
             if !case.reserves(&verdict) {
                 return Ok(verdict);
             }
-            for (index, (mut ledger, noted)) in ledgers.into_iter().enumerate() {
+            for (index, (mut draft, noted)) in drafts.into_iter().enumerate() {
                 if held.marks.contains_key(&index) {
                     continue;
                 }
                 let (cover, slot) = (&covers[index], &slots[index]);
-                let mark = case.mark(&ledger);
-                let new = case.reserve(&mut ledger, cover, &verdict);
-                let written = self.write(slot, ledger, noted, deadline).await;
+                let mark = case.mark(&draft.ledger);
+                let new = case.reserve(&mut draft.ledger, cover, &verdict);
+                let written = self.write(slot, draft, noted, deadline).await;
                 if !written.map_err(|trouble| unavailable(cover, trouble))? {
                     self.refresh(slot, deadline).await.map_err(|trouble| unavailable(cover, trouble))?;
                     continue 'again;
@@ -261,16 +270,9 @@ impl Inner {
         Err(Unavailable::Contended(covers[0].destination.to_string()))
     }
 
-    /// Writes a ledger on the version that is in view; false when somebody else came first.
-    async fn write(
-        &self,
-        slot: &Slot,
-        ledger: guard::Ledger,
-        noted: Noted,
-        deadline: Instant,
-    ) -> Result<bool, Trouble> {
-        let version = slot.view().map(|view| view.version);
-        match self.store.put(&slot.name, version.as_deref(), ledger, deadline).await? {
+    /// Writes a ledger on the version it was copied from; false when somebody else came first.
+    async fn write(&self, slot: &Slot, draft: Draft, noted: Noted, deadline: Instant) -> Result<bool, Trouble> {
+        match self.store.put(&slot.name, draft.version.as_deref(), draft.ledger, deadline).await? {
             Some(view) => {
                 slot.set(view);
                 for (counter, count) in [
@@ -301,11 +303,11 @@ impl Inner {
         let _gate = slot.gate.lock().await;
         for _ in 0..TRIES {
             let Some(view) = slot.view() else { return };
-            let mut ledger = guard::Ledger::clone(&view.ledger);
-            if !ledger.release(mark, &self.replica) {
+            let mut draft = Draft::of(&view);
+            if !draft.ledger.release(mark, &self.replica) {
                 return;
             }
-            match self.write(slot, ledger, Noted::default(), deadline).await {
+            match self.write(slot, draft, Noted::default(), deadline).await {
                 Ok(true) => {
                     self.counters.returned.fetch_add(1, Ordering::Relaxed);
                     return;
@@ -347,15 +349,22 @@ impl Slot {
     }
 
     /// A copy of the ledger to be changed; an empty one where there is none.
-    fn ledger(&self, cover: &Cover) -> Result<guard::Ledger, Unavailable> {
+    fn draft(&self, cover: &Cover) -> Result<Draft, Unavailable> {
         let Some(view) = self.view() else {
-            return Ok(guard::Ledger::new(cover.mesh.clone(), cover.destination.clone()));
+            let ledger = guard::Ledger::new(cover.mesh.clone(), cover.destination.clone());
+            return Ok(Draft { ledger, version: None });
         };
         if view.ledger.mesh != cover.mesh || view.ledger.destination != cover.destination {
             let other = format!("`{}` is the ledger of `{}`: delete it", self.name, view.ledger.destination);
             return Err(unavailable(cover, Trouble::Failed(other.into())));
         }
-        Ok(guard::Ledger::clone(&view.ledger))
+        Ok(Draft::of(&view))
+    }
+}
+
+impl Draft {
+    fn of(view: &View) -> Self {
+        Self { ledger: guard::Ledger::clone(&view.ledger), version: Some(view.version.clone()) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is seen of routes ends reservations, and shows moves that nobody admitted.
 
 use super::store::{Trouble, is_older};
-use super::{Cluster, Inner, Slot, TRIES, jitter, lock};
+use super::{Cluster, Draft, Inner, Slot, TRIES, jitter, lock};
 use crate::world::{Shared, World};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -212,7 +212,7 @@ impl Inner {
             return false;
         }
         let now = self.store.clock.now().unwrap_or_else(Timestamp::now);
-        let Ok(mut ledger) = slot.ledger(cover) else { return true };
+        let Ok(Draft { mut ledger, .. }) = slot.draft(cover) else { return true };
         all.retain(|waiting| {
             !waiting.is_of(cover, policy) || waiting.event.note(&mut ledger, cover, &self.terms, now).is_some()
         });
@@ -265,7 +265,7 @@ impl Inner {
     /// What the change would do to the ledger as it is in view, and whether that is only about our reservations.
     fn would_note(&self, slot: &Slot, cover: &Cover, event: &Event) -> (Noted, bool) {
         let now = self.store.clock.now().unwrap_or_else(Timestamp::now);
-        let Ok(mut ledger) = slot.ledger(cover) else { return (Noted::default(), false) };
+        let Ok(Draft { mut ledger, .. }) = slot.draft(cover) else { return (Noted::default(), false) };
         let theirs = |entry: &guard::Entry, reserved: &guard::Reserved| {
             entry.record.policy == event.policy && reserved.by != self.replica
         };
@@ -292,13 +292,13 @@ impl Inner {
         let _gate = slot.gate.lock().await;
         for attempt in 0..TRIES {
             pause(attempt).await;
-            let Ok(mut ledger) = slot.ledger(cover) else { return Ok(true) };
-            let noted = event.note(&mut ledger, cover, &self.terms, now);
+            let Ok(mut draft) = slot.draft(cover) else { return Ok(true) };
+            let noted = event.note(&mut draft.ledger, cover, &self.terms, now);
             if !noted.is_some() {
                 return Ok(true);
             }
-            bound(&mut ledger, cover, now);
-            if self.write(slot, ledger, noted, deadline).await? {
+            bound(&mut draft.ledger, cover, now);
+            if self.write(slot, draft, noted, deadline).await? {
                 return Ok(true);
             }
             self.refresh(slot, deadline).await?;
@@ -345,7 +345,8 @@ impl Inner {
             // First the ledger, then the object: then the object is newer than whatever the ledger says of it.
             self.refresh(slot, deadline).await?;
             let Some(view) = slot.view() else { return Ok(()) };
-            let mut ledger = guard::Ledger::clone(&view.ledger);
+            let mut draft = Draft::of(&view);
+            let ledger = &mut draft.ledger;
             let object = self.store.policy(policy, deadline).await?;
             let text = |object: &Value, at: &str| object.pointer(at).and_then(Value::as_str).map(str::to_owned);
             let deleted = |object: &Value| object.pointer("/metadata/deletionTimestamp").is_some();
@@ -359,7 +360,7 @@ impl Inner {
             let covers = guard::covered_splits(&world.guards, policy, &found);
             let ours = |cover: &Cover| cover.mesh == ledger.mesh && cover.destination == ledger.destination;
             let cover = covers.into_iter().find(ours);
-            let cover = cover.unwrap_or_else(|| Cover::of_ledger(&world.guards, policy, &ledger));
+            let cover = cover.unwrap_or_else(|| Cover::of_ledger(&world.guards, policy, ledger));
             let sight = Sight {
                 policy,
                 uid: &uid.or(known).unwrap_or_default(),
@@ -371,7 +372,7 @@ impl Inner {
                 at: Some(now),
             };
             let noted = ledger.observe(&sight, cover.settle, &self.terms, now);
-            if !noted.is_some() || self.write(slot, ledger, noted, deadline).await? {
+            if !noted.is_some() || self.write(slot, draft, noted, deadline).await? {
                 return Ok(());
             }
         }

@@ -21,7 +21,11 @@ struct Server {
     /// Added to the true time.
     ahead: SignedDuration,
     mood: Mood,
+    /// What happens before the next request is answered that names this.
+    meanwhile: Option<(&'static str, Happening)>,
 }
+
+type Happening = futures::future::BoxFuture<'static, ()>;
 
 #[derive(Default, Clone, Copy, PartialEq)]
 enum Mood {
@@ -51,6 +55,11 @@ impl Api {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
                 tokio::task::yield_now().await;
+                let asked = format!("{} {}", head.uri.path(), String::from_utf8_lossy(&body));
+                let now = lock(&api.0).meanwhile.take_if(|(name, _)| asked.contains(*name));
+                if let Some((_, happening)) = now {
+                    happening.await;
+                }
                 let answer = lock(&api.0).answer(&head.method, head.uri.path(), &body);
                 match answer {
                     Some(answer) => Ok::<_, Infallible>(answer),
@@ -63,6 +72,19 @@ impl Api {
 
     fn set(&self, mood: Mood) {
         lock(&self.0).mood = mood;
+    }
+
+    /// Before the next request about `name` is answered, `other` makes a reservation, and the watch tells `replica`.
+    fn overtake(&self, name: &'static str, replica: &Cluster, other: &Cluster, asked: Asked, world: &Arc<World>) {
+        let (api, replica, other, world) = (self.clone(), replica.clone(), other.clone(), world.clone());
+        let happening = async move {
+            let name = other.0.slot(&Case::new(&asked, &world, &other.0.terms, "").covers()[0]).name.clone();
+            other.0.refresh(&other.0.slot_of(name.clone()), soon()).await.unwrap();
+            assert!(admits(&other, &asked, &world).await);
+            let object = lock(&api.0).objects[&format!("{LEDGERS}/{name}")].clone();
+            replica.apply(Event::Apply(serde_json::from_value(object).unwrap()), &mut None);
+        };
+        lock(&self.0).meanwhile = Some((name, Box::pin(happening)));
     }
 
     fn calls(&self) -> u64 {
@@ -464,43 +486,76 @@ async fn an_apply_that_asks_thrice_counts_once() {
     assert_eq!(api.ledger().entries.len(), 1);
 }
 
-/// A policy that splits two destinations, both at these weights.
-fn both(canary: u64) -> Asked {
-    let refs = |name: &str| {
+/// A policy whose destinations' canaries all go from 10 % to this.
+fn split(name: &str, destinations: &[&str], canary: u64) -> Asked {
+    let refs = |name: &str, canary: u64| {
         json!([{"kind": "MeshService", "name": format!("{name}-v1"), "weight": 100 - canary},
                {"kind": "MeshService", "name": format!("{name}-v2"), "weight": canary}])
     };
-    let to = |name: &str| json!({"targetRef": {"kind": "MeshService", "name": name}, "rules": [{"default": {"backendRefs": refs(name)}}]});
-    let route = Route::new("both", 10);
-    let mut object = route.object(10);
-    object["spec"]["to"] = json!([to("first"), to("second")]);
-    let policy = sluice_rules::policy::Policy::read(&object).unwrap();
-    Asked { after: Arc::new(sluice_rules::split::splits(&policy).0.into()), ..route.to(10) }
+    let to = |name: &str, canary: u64| json!({"targetRef": {"kind": "MeshService", "name": name}, "rules": [{"default": {"backendRefs": refs(name, canary)}}]});
+    let route = Route::new(name, 10);
+    let splits = |canary| {
+        let mut object = route.object(10);
+        object["spec"]["to"] = destinations.iter().map(|name| to(name, canary)).collect();
+        sluice_rules::split::splits(&sluice_rules::policy::Policy::read(&object).unwrap()).0
+    };
+    let (before, after) = (splits(10), splits(canary));
+    let mut asked = route.to(20);
+    asked.request.change = sluice_rules::split::change(&before, &after).into();
+    Asked { before: Arc::new(before.into()), after: Arc::new(after.into()), ..asked }
+}
+
+/// What a ledger was given goes back in the background.
+async fn until_returned(replica: &Cluster) {
+    for _ in 0..100 {
+        if replica.counts().returned == 1 {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("nothing was given back");
 }
 
 #[tokio::test]
 async fn a_change_of_two_destinations_reserves_in_both_or_in_none() {
     let (api, world) = (Api::default(), window(20));
     let replica = api.replica("a");
-    let (before, after) = (both(10).after, both(20).after);
-    let change = sluice_rules::split::change(&before, &after);
-    let mut asked = Asked { before, after, ..both(20) };
-    asked.request.change = change.into();
+    let asked = split("both", &["first", "second"], 20);
     api.set(Mood::Refuses("second-v2"));
     assert!(matches!(replica.admit(&asked, &world).await, Err(Unavailable::Unreachable { .. })));
-    // What the first ledger was given goes back in the background.
-    for _ in 0..100 {
-        if replica.counts().returned == 1 {
-            break;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
+    until_returned(&replica).await;
     assert_eq!(api.ledgers().len(), 1);
     assert!(api.ledger().entries.is_empty());
     api.set(Mood::Well);
     assert!(admits(&replica, &asked, &world).await);
     let outstanding: Vec<_> = api.ledgers().iter().map(|ledger| ledger.outstanding().count()).collect();
     assert_eq!(outstanding, [1, 1]);
+}
+
+#[tokio::test]
+async fn what_others_write_while_a_ledger_is_written_is_not_undone() {
+    let (api, world) = (Api::default(), Arc::new(window(20)));
+    let (a, b) = (api.replica("a"), api.replica("b"));
+    // While the first ledger is written the second one changes, and the watch tells of it at once.
+    api.overtake("first-v2", &a, &b, split("other", &["second"], 25), &world);
+    assert!(!admits(&a, &split("both", &["first", "second"], 20), &world).await);
+    until_returned(&a).await;
+    let shifts: Vec<f64> = api.ledgers().iter().flat_map(|ledger| &ledger.entries).map(|e| e.record.shift).collect();
+    assert_eq!(shifts, [15.0]);
+}
+
+#[tokio::test]
+async fn what_others_write_while_an_object_is_read_is_not_undone() {
+    let (api, world, route) = (Api::default(), Arc::new(window(20)), Route::new("summarize", 10));
+    let (a, b) = (api.replica("a"), api.replica("b"));
+    api.store(&route);
+    assert!(admits(&a, &route.to(20), &world).await);
+    api.wait(&a, 70).await;
+    api.overtake("meshhttproutes", &a, &b, Route::new("other", 10).to(15), &world);
+    a.tend_once(&world).await;
+    let ledger = api.ledger();
+    let outstanding: Vec<_> = ledger.outstanding().map(|(entry, _)| &*entry.record.policy.name).collect();
+    assert_eq!(outstanding, ["other"]);
 }
 
 #[tokio::test]
