@@ -102,7 +102,7 @@ pub struct Known {
     pub policy: Identity,
     /// The uid of its object.
     pub uid: String,
-    /// The version of its object; none when only its absence was seen.
+    /// The version of its object; of one that is absent, that of the list without it, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Does it not exist any more?

@@ -19,7 +19,7 @@ pub struct Sight<'a> {
     pub policy: &'a Identity,
     /// The uid of its object.
     pub uid: &'a str,
-    /// The version of its object; none when only its absence was seen.
+    /// The version of its object; of one that is absent, that of the list without it, if known.
     pub version: Option<&'a str>,
     /// Its splits; none when it is gone.
     pub splits: &'a [Split],

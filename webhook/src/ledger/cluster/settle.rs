@@ -1,6 +1,6 @@
 //! What is seen of routes ends reservations, and shows moves that nobody admitted.
 
-use super::store::{Trouble, is_older};
+use super::store::{Found, Trouble, is_older};
 use super::{Cluster, Draft, Inner, Slot, TRIES, jitter, lock};
 use crate::world::{Shared, World};
 use jiff::Timestamp;
@@ -347,7 +347,7 @@ impl Inner {
             let Some(view) = slot.view() else { return Ok(()) };
             let mut draft = Draft::of(&view);
             let ledger = &mut draft.ledger;
-            let object = self.store.policy(policy, deadline).await?;
+            let Found { object, version } = self.store.policy(policy, deadline).await?;
             let text = |object: &Value, at: &str| object.pointer(at).and_then(Value::as_str).map(str::to_owned);
             let deleted = |object: &Value| object.pointer("/metadata/deletionTimestamp").is_some();
             let object = object.filter(|object| !deleted(object));
@@ -356,7 +356,8 @@ impl Inner {
             let found = read.map(|policy| splits(&policy).0).unwrap_or_default();
             let uid = object.as_ref().and_then(|object| text(object, "/metadata/uid"));
             let known = ledger.policies.iter().find(|known| known.policy == *policy).map(|known| known.uid.clone());
-            let version = object.as_ref().and_then(|object| text(object, "/metadata/resourceVersion"));
+            let of_object = object.as_ref().and_then(|object| text(object, "/metadata/resourceVersion"));
+            let version = of_object.or(version);
             let covers = guard::covered_splits(&world.guards, policy, &found);
             let ours = |cover: &Cover| cover.mesh == ledger.mesh && cover.destination == ledger.destination;
             let cover = covers.into_iter().find(ours);

@@ -113,12 +113,19 @@ impl Store {
         Ok(Some(View { version: written.metadata.resource_version, ledger: Arc::new(ledger) }))
     }
 
-    /// A policy as the API server has it; none where there is none.
-    pub(super) async fn policy(&self, policy: &Identity, deadline: Instant) -> Result<Option<Value>, Trouble> {
+    /// A policy as the API server has it, and as of which version that is so. An object that is not there has no version,
+    /// but the list without it has: whatever was seen of it before is older.
+    pub(super) async fn policy(&self, policy: &Identity, deadline: Instant) -> Result<Found, Trouble> {
         // What could not be a name of Kubernetes is none, and must not become part of a path.
-        let Some(path) = path(policy) else { return Ok(None) };
+        let Some(path) = path(policy) else { return Ok(Found::default()) };
         let (status, body) = self.call(Method::GET, &path, Vec::new(), deadline).await?;
-        if status == StatusCode::NOT_FOUND { Ok(None) } else { parsed(status, &body).map(Some) }
+        // The kind or its namespace is gone.
+        if status == StatusCode::NOT_FOUND {
+            return Ok(Found::default());
+        }
+        let list: Listed = serde_json::from_value(parsed(status, &body)?).map_err(failed)?;
+        let named = |object: &Value| object.pointer("/metadata/name").is_some_and(|name| *name == *policy.name);
+        Ok(Found { object: list.items.into_iter().find(named), version: Some(list.metadata.resource_version) })
     }
 
     async fn call(
@@ -145,9 +152,23 @@ impl Store {
     }
 }
 
+/// What was found of a policy.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) object: Option<Value>,
+    /// The version of the list it was looked for in.
+    pub(super) version: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Written {
     metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    metadata: Metadata,
+    items: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -170,7 +191,7 @@ fn parsed(status: StatusCode, body: &[u8]) -> Result<Value, Trouble> {
     Err(failed(format!("the API server answers {}: {message}", status.as_u16()).trim_end_matches(": ")))
 }
 
-/// Where a policy is. Kinds of Kuma say their plural as Kubernetes derives it; those that 3.0 removes have no namespace.
+/// The list of one policy. Kinds of Kuma say their plural as Kubernetes derives it; those that 3.0 removes have no namespace.
 fn path(policy: &Identity) -> Option<String> {
     let fits = |text: &str| {
         let letters = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.');
@@ -182,7 +203,7 @@ fn path(policy: &Identity) -> Option<String> {
     }
     let plural = format!("{}s", policy.kind.to_ascii_lowercase());
     let namespace = policy.namespace.as_ref().map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
-    Some(format!("/apis/kuma.io/v1alpha1/{namespace}{plural}/{}", policy.name))
+    Some(format!("/apis/kuma.io/v1alpha1/{namespace}{plural}?fieldSelector=metadata.name%3D{}", policy.name))
 }
 
 #[cfg(test)]
@@ -196,8 +217,10 @@ mod tests {
             path(&serde_json::from_value(identity).unwrap())
         };
         let found = policy("MeshHTTPRoute", Some("demo"), "a").unwrap();
-        assert_eq!(found, "/apis/kuma.io/v1alpha1/namespaces/demo/meshhttproutes/a");
-        assert_eq!(policy("TrafficRoute", None, "a.b").unwrap(), "/apis/kuma.io/v1alpha1/trafficroutes/a.b");
+        let of = "?fieldSelector=metadata.name%3D";
+        assert_eq!(found, format!("/apis/kuma.io/v1alpha1/namespaces/demo/meshhttproutes{of}a"));
+        let found = policy("TrafficRoute", None, "a.b").unwrap();
+        assert_eq!(found, format!("/apis/kuma.io/v1alpha1/trafficroutes{of}a.b"));
         for name in ["", "../a", "a/b", "a?b", "a%2fb", ".", "ä"] {
             assert_eq!(policy("MeshHTTPRoute", Some("demo"), name), None, "{name}");
         }

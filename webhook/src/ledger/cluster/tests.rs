@@ -4,7 +4,7 @@ use super::super::tests::{Route, world};
 use super::super::{Asked, Before, Ledger, Seen, Unavailable};
 use super::*;
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use kube::client::Body;
 use kube::runtime::watcher::Event;
@@ -17,6 +17,8 @@ use std::convert::Infallible;
 struct Server {
     objects: BTreeMap<String, Value>,
     version: u64,
+    /// The version of routes altogether.
+    listed: u64,
     calls: u64,
     /// Added to the true time.
     ahead: SignedDuration,
@@ -60,7 +62,7 @@ impl Api {
                 if let Some((_, happening)) = now {
                     happening.await;
                 }
-                let answer = lock(&api.0).answer(&head.method, head.uri.path(), &body);
+                let answer = lock(&api.0).answer(&head.method, &head.uri, &body);
                 match answer {
                     Some(answer) => Ok::<_, Infallible>(answer),
                     None => std::future::pending().await,
@@ -105,7 +107,9 @@ impl Api {
     fn store(&self, route: &Route) {
         let path = format!("/apis/kuma.io/v1alpha1/namespaces/demo/meshhttproutes/{}", route.name);
         let object = route.canary.map(|canary| route.object(canary));
-        let objects = &mut lock(&self.0).objects;
+        let mut server = lock(&self.0);
+        server.listed = server.listed.max(route.version);
+        let objects = &mut server.objects;
         match object {
             Some(object) => drop(objects.insert(path, object)),
             None => drop(objects.remove(&path)),
@@ -121,7 +125,8 @@ impl Api {
 }
 
 impl Server {
-    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> Option<Response<Full<Bytes>>> {
+    fn answer(&mut self, method: &Method, uri: &Uri, body: &[u8]) -> Option<Response<Full<Bytes>>> {
+        let path = uri.path();
         self.calls += 1;
         let writes = method != Method::GET;
         let refused =
@@ -131,6 +136,7 @@ impl Server {
             Mood::Contended if writes => (StatusCode::CONFLICT, json!({})),
             _ if refused => (StatusCode::FORBIDDEN, json!({"message": "no"})),
             _ if writes => self.write(method, path, body),
+            _ if uri.query().is_some() => (StatusCode::OK, self.list(uri)),
             _ => match self.objects.get(path) {
                 Some(object) => (StatusCode::OK, object.clone()),
                 None => (StatusCode::NOT_FOUND, json!({})),
@@ -143,6 +149,13 @@ impl Server {
         let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let answer = Response::builder().status(status).header("date", date);
         Some(answer.body(Full::from(object.to_string())).unwrap())
+    }
+
+    /// The list of one object.
+    fn list(&self, uri: &Uri) -> Value {
+        let name = uri.query().unwrap().strip_prefix("fieldSelector=metadata.name%3D").unwrap();
+        let found = self.objects.get(&format!("{}/{name}", uri.path()));
+        json!({"metadata": {"resourceVersion": self.listed.to_string()}, "items": found.into_iter().collect::<Vec<_>>()})
     }
 
     fn write(&mut self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
@@ -442,6 +455,47 @@ async fn a_creation_that_never_came_ends_with_its_lease() {
     replica.tend_once(&world).await;
     assert!(api.ledger().entries.is_empty());
     assert_eq!(replica.counts().dropped, 1);
+}
+
+#[tokio::test]
+async fn what_is_told_late_of_an_object_that_is_gone_is_no_move() {
+    let (api, world, mut route) = (Api::default(), window(1000), Route::new("summarize", 10));
+    let (a, b) = (api.replica("a"), api.replica("b"));
+    // One replica records how the route is created and deleted, twice; the other waits in case nobody does.
+    route.remove();
+    for canary in [Some(12), None, Some(0), None] {
+        let asked = match canary {
+            Some(canary) => route.created(canary),
+            None => route.away(),
+        };
+        assert!(admits(&a, &asked, &world).await);
+        b.0.refresh(&b.0.slot_of(api_name()), soon()).await.unwrap();
+        let before = route.canary.map_or(Before::Absent, |canary| Before::Was(route.policy(canary)));
+        route.version += 1;
+        let event = match canary {
+            Some(canary) => seen(&Route { canary: Some(canary), ..route.clone() }, before, false),
+            None => seen(&route, before, true),
+        };
+        route.canary = canary;
+        for replica in [&b, &a] {
+            replica.seen(event.clone(), &world).await;
+        }
+    }
+    let told = shifts(&api);
+    assert_eq!((told.len(), told.iter().any(|(_, observed)| *observed)), (4, false));
+    assert!(!lock(&b.0.waiting).is_empty());
+    // Another creation comes to nothing. When its lease is over, no object is there any more.
+    assert!(admits(&a, &route.created(5), &world).await);
+    route.version += 1;
+    route.remove();
+    api.store(&route);
+    api.wait(&a, 70).await;
+    a.tend_once(&world).await;
+    assert_eq!(shifts(&api), told);
+    b.0.refresh(&b.0.slot_of(api_name()), soon()).await.unwrap();
+    lock(&b.0.waiting).iter_mut().for_each(|waiting| waiting.due = Instant::now());
+    b.tend_once(&world).await;
+    assert_eq!(shifts(&api), told);
 }
 
 #[tokio::test]
