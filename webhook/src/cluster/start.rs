@@ -144,6 +144,10 @@ impl Args {
         tokio::spawn(async move { tending.tend(&present).await });
         let (noting, present) = (ledger.clone(), world.clone());
         tokio::spawn(async move {
+            // What routes are says nothing before it is known what they were.
+            while !noting.is_synced() {
+                tokio::time::sleep(LOOK).await;
+            }
             while let Some(seen) = seen.recv().await {
                 let world = arc_swap::Guard::into_inner(present.load());
                 noting.seen(seen, &world).await;

@@ -39,7 +39,7 @@ pub(super) fn key(object: &Value) -> Key {
     (text("namespace"), text("name").unwrap_or_default())
 }
 
-/// Objects per page of a list: few, so that a large cluster costs no large moment of memory.
+/// Objects per page of a list: few, so that a large cluster costs no large moment of memory; two pages are there at once.
 const PAGE: u32 = 250;
 /// The API server ends a watch after this time, and it is taken up where it stood.
 const WATCH: Duration = Duration::from_secs(290);
@@ -118,24 +118,36 @@ impl Watch {
     async fn list(&self) -> kube::Result<String> {
         let mut keys = BTreeSet::new();
         let mut parameters = ListParams::default().limit(PAGE);
+        let mut page = self.page(&parameters).await?;
         loop {
-            let request = Request::new(self.kind.path);
-            let request = match self.kind.role {
-                Role::Definition => request.list_metadata(&parameters),
-                _ => request.list(&parameters),
+            let Page { metadata, items } = page;
+            let telling = async {
+                for object in items.into_iter().flatten() {
+                    keys.insert(key(&object));
+                    self.tell(What::Applied(object)).await;
+                }
             };
-            let page: Page = self.client.request(request.map_err(kube::Error::BuildRequest)?).await?;
-            for object in page.items.into_iter().flatten() {
-                keys.insert(key(&object));
-                self.tell(What::Applied(object)).await;
-            }
-            self.progress.heard(self.kind.name);
-            if page.metadata.r#continue.is_empty() {
+            if metadata.r#continue.is_empty() {
+                telling.await;
                 self.tell(What::Listed(keys)).await;
-                return Ok(page.metadata.resource_version);
+                return Ok(metadata.resource_version);
             }
-            parameters.continue_token = Some(page.metadata.r#continue);
+            // The server prepares the next page while this one is told.
+            parameters.continue_token = Some(metadata.r#continue);
+            let (next, ()) = tokio::join!(self.page(&parameters), telling);
+            page = next?;
         }
+    }
+
+    async fn page(&self, parameters: &ListParams) -> kube::Result<Page> {
+        let request = Request::new(self.kind.path);
+        let request = match self.kind.role {
+            Role::Definition => request.list_metadata(parameters),
+            _ => request.list(parameters),
+        };
+        let page = self.client.request(request.map_err(kube::Error::BuildRequest)?).await?;
+        self.progress.heard(self.kind.name);
+        Ok(page)
     }
 
     /// Tells what happens after a version, until the server or the connection ends it.

@@ -5,6 +5,7 @@
 //! process changes of a destination queue up, so that replicas contend and not tasks.
 
 mod clock;
+mod index;
 mod settle;
 mod store;
 mod watch;
@@ -14,6 +15,7 @@ pub use settle::{Before, Seen};
 use super::case::Case;
 use super::{Asked, Unavailable};
 use crate::world::World;
+use index::Index;
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 use settle::Waiting;
@@ -50,6 +52,9 @@ struct Inner {
     /// How long others have to end their reservations.
     grace: Duration,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+    /// How often any view changed.
+    changes: Arc<AtomicU64>,
+    index: Mutex<Index>,
     waiting: Mutex<Vec<Waiting>>,
     synced: AtomicBool,
     counters: Counters,
@@ -63,6 +68,8 @@ struct Slot {
     gate: tokio::sync::Mutex<()>,
     /// The ledger as it was last seen; none where there is none.
     view: Mutex<Option<View>>,
+    /// [`Inner::changes`].
+    changes: Arc<AtomicU64>,
 }
 
 /// A ledger that is to be changed. What comes of it may replace the version it was copied from and no other: the watch
@@ -118,6 +125,8 @@ impl Cluster {
             terms: Terms { lease, tolerance: TOLERANCE, watched: true },
             grace: settle::GRACE + jitter(2000),
             slots: Mutex::default(),
+            changes: Arc::default(),
+            index: Mutex::default(),
             waiting: Mutex::default(),
             synced: AtomicBool::new(false),
             counters: Counters::default(),
@@ -189,7 +198,12 @@ impl Inner {
 
     fn slot_of(&self, name: String) -> Arc<Slot> {
         let mut slots = lock(&self.slots);
-        let new = || Slot { name: name.clone(), gate: tokio::sync::Mutex::default(), view: Mutex::default() };
+        let new = || Slot {
+            name: name.clone(),
+            gate: tokio::sync::Mutex::default(),
+            view: Mutex::default(),
+            changes: self.changes.clone(),
+        };
         slots.entry(name.clone()).or_insert_with(|| Arc::new(new())).clone()
     }
 
@@ -293,7 +307,7 @@ impl Inner {
 
     async fn refresh(&self, slot: &Slot, deadline: Instant) -> Result<(), Trouble> {
         let view = self.store.get(&slot.name, deadline).await?;
-        *lock(&slot.view) = view;
+        slot.replace(|present| *present = view);
         Ok(())
     }
 
@@ -342,10 +356,16 @@ impl Slot {
 
     /// Takes a view unless it is older than the one there is.
     fn set(&self, view: View) {
-        let mut present = lock(&self.view);
-        if present.as_ref().is_none_or(|present| !view.is_older(present)) {
-            *present = Some(view);
-        }
+        self.replace(|present| {
+            if present.as_ref().is_none_or(|present| !view.is_older(present)) {
+                *present = Some(view);
+            }
+        });
+    }
+
+    fn replace(&self, change: impl FnOnce(&mut Option<View>)) {
+        change(&mut lock(&self.view));
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// A copy of the ledger to be changed; an empty one where there is none.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sluice_rules::guard::{self, Cover, Noted, Sight, Terms};
 use sluice_rules::policy::{Identity, Policy};
 use sluice_rules::split::{self, ServiceKey, Split, splits};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -237,25 +237,29 @@ impl Inner {
     /// The destinations that a change may concern: what the route splits or split, and where a ledger knows it.
     fn covers(&self, event: &Event, guards: &[guard::ShiftGuard]) -> Vec<Cover> {
         let splits = || event.splits.iter().chain(event.before.iter().flatten());
+        let slots = match &event.before {
+            // Another destination than these it never had.
+            Some(_) => {
+                let destinations: BTreeSet<(&str, &ServiceKey)> =
+                    splits().map(|split| (&*split.mesh, &split.destination)).collect();
+                let slots = lock(&self.slots);
+                let names = destinations.iter().map(|(mesh, destination)| guard::Ledger::name(mesh, destination));
+                names.filter_map(|name| slots.get(&name).cloned()).collect()
+            }
+            // A first sight tells no ledger anything that does not know the policy.
+            None => match self.knowing(&event.policy) {
+                slots if slots.is_empty() => return Vec::new(),
+                slots => slots,
+            },
+        };
         let mut covers = guard::covered_splits(guards, &event.policy, splits());
         let mut named: BTreeSet<String> =
             covers.iter().map(|cover| guard::Ledger::name(&cover.mesh, &cover.destination)).collect();
-        let destinations: BTreeSet<(&str, &ServiceKey)> =
-            splits().map(|split| (&*split.mesh, &split.destination)).collect();
-        let slots: BTreeMap<_, _> = match &event.before {
-            // Another destination than these it never had.
-            Some(_) => {
-                let slots = lock(&self.slots);
-                let names = destinations.iter().map(|(mesh, destination)| guard::Ledger::name(mesh, destination));
-                names.filter_map(|name| Some((name.clone(), slots.get(&name)?.clone()))).collect()
-            }
-            None => lock(&self.slots).clone(),
-        };
-        for (name, slot) in slots {
+        for slot in slots {
             let Some(view) = slot.view() else { continue };
             let knows = view.ledger.policies.iter().any(|known| known.policy == event.policy)
                 || view.ledger.outstanding().any(|(entry, _)| entry.record.policy == event.policy);
-            if knows && named.insert(name) {
+            if knows && named.insert(slot.name.clone()) {
                 covers.push(Cover::of_ledger(guards, &event.policy, &view.ledger));
             }
         }

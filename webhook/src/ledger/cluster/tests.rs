@@ -351,6 +351,27 @@ async fn a_reservation_of_a_replica_that_is_gone_is_ended_by_another() {
     assert_eq!(api.ledger().entries.len(), 1);
 }
 
+#[tokio::test]
+async fn the_first_list_tells_what_became_of_a_reservation() {
+    let (api, world, mut route) = (Api::default(), window(20), Route::new("summarize", 10));
+    let replica = api.replica("b");
+    let other = Route::new("other", 10);
+    // Of neither policy anything is known yet.
+    assert!(replica.0.knowing(route.policy(10).identity()).is_empty());
+    assert!(admits(&api.replica("gone"), &route.to(20), &world).await);
+    replica.0.refresh(&replica.0.slot_of(api_name()), soon()).await.unwrap();
+    assert_eq!(replica.0.knowing(route.policy(10).identity()).len(), 1);
+    assert!(replica.0.knowing(other.policy(10).identity()).is_empty());
+    route.write(20);
+    for route in [&other, &route] {
+        replica.seen(seen(route, Before::Unknown, false), &world).await;
+    }
+    assert_eq!(lock(&replica.0.waiting).len(), 1, "the other route is told of nothing");
+    lock(&replica.0.waiting)[0].due = Instant::now();
+    replica.tend_once(&world).await;
+    assert_eq!(shifts(&api), [(10.0, false)]);
+}
+
 /// A replica that is gone admitted a move that happened; then the route moved on beside admission.
 async fn left_behind(api: &Api, world: &World, route: &mut Route) -> (Cluster, [Seen; 2]) {
     assert!(admits(&api.replica("gone"), &route.to(20), world).await);

@@ -37,18 +37,18 @@ impl Cluster {
             Event::Delete(object) => {
                 let Some(name) = object.metadata.name else { return };
                 let version = object.metadata.resource_version.unwrap_or_default();
-                let slot = self.0.slot_of(name);
-                let mut view = lock(&slot.view);
-                if view.as_ref().is_some_and(|view| !is_older(&version, &view.version)) {
-                    *view = None;
-                }
+                self.0.slot_of(name).replace(|view| {
+                    if view.as_ref().is_some_and(|view| !is_older(&version, &view.version)) {
+                        *view = None;
+                    }
+                });
             }
             Event::InitDone => {
                 let listed = listed.take().unwrap_or_default();
                 // One that was just created may be missing from the list; to write it then fails, and it is read.
                 for (name, slot) in lock(&self.0.slots).iter().filter(|(name, _)| !listed.contains(*name)) {
                     tracing::debug!(ledger = name, "this ledger is not there");
-                    *lock(&slot.view) = None;
+                    slot.replace(|view| *view = None);
                 }
                 self.0.synced.store(true, Ordering::Release);
             }
