@@ -128,9 +128,8 @@ fn any(patterns: &[String], texts: &[&str]) -> bool {
 pub fn glob(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(start) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let end = parts.pop().unwrap_or_default();
-    for part in parts {
+    let (parts, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in parts.split('*') {
         match text.find(part) {
             Some(at) => text = &text[at + part.len()..],
             None => return false,

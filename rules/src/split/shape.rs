@@ -4,6 +4,7 @@
 use super::{Backend, Split};
 use memchr::memmem;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 /// A spec in which every positive weight is replaced by its number: the first one written is 1, the second 2.
 ///
@@ -17,6 +18,8 @@ pub struct Shape {
 
 /// The most that the weights of a shape add up to: what every schema and Envoy take.
 const MOST: u32 = i32::MAX as u32;
+const KEY: &str = "\"weight\"";
+static FINDER: LazyLock<memmem::Finder> = LazyLock::new(|| memmem::Finder::new(KEY));
 /// The most weights, so that their numbers add up to no more than [`MOST`] either.
 const MOST_WEIGHTS: usize = 65_000;
 
@@ -24,9 +27,8 @@ impl Shape {
     /// The shape of a spec, as compact JSON: as the API server writes it. None where no positive weight is written in it,
     /// or where a weight may be written that is not replaced: it would pass for a number.
     pub fn of(spec: &str) -> Option<Self> {
-        const KEY: &str = "\"weight\"";
         let (mut text, mut weights, mut from, mut sum) = (String::new(), Vec::new(), 0, 0_u32);
-        for at in memmem::find_iter(spec.as_bytes(), KEY) {
+        for at in FINDER.find_iter(spec.as_bytes()) {
             let start = at + KEY.len() + 1;
             // Anything else before it is part of a longer text.
             let is_key = at > 0 && matches!(spec.as_bytes()[at - 1], b'{' | b',');
@@ -45,7 +47,9 @@ impl Shape {
             from = start + weight.len();
         }
         // A key may be spelt with escapes.
-        if weights.is_empty() || weights.len() > MOST_WEIGHTS || memmem::find(spec.as_bytes(), b"\\u").is_some() {
+        let mut escapes = memchr::memchr_iter(b'\\', spec.as_bytes());
+        let is_escaped = |at: usize| spec.as_bytes().get(at + 1) == Some(&b'u');
+        if weights.is_empty() || weights.len() > MOST_WEIGHTS || escapes.any(is_escaped) {
             return None;
         }
         text += &spec[from..];

@@ -42,7 +42,8 @@ pub(super) const SPEC: usize = 5;
 #[derive(Debug, Default)]
 struct Recent {
     sides: Vec<Arc<Side>>,
-    writes: Vec<Found>,
+    last: Option<Ends>,
+    write: Option<Found>,
     examined: Option<Arc<Examined>>,
 }
 
@@ -91,18 +92,18 @@ pub(super) struct Examined {
     pub(super) targets: BTreeSet<String>,
 }
 
+/// From which state to which.
+type Ends = [Option<Arc<Side>>; 2];
+
 #[derive(Debug)]
 struct Found {
     of: Circumstances,
-    old: Option<Arc<Side>>,
-    new: Option<Arc<Side>>,
+    ends: Ends,
     assessed: Arc<Assessed>,
 }
 
 /// States of one form that are kept, those that were asked for last: what is, what shall be, and one more.
 const MOST_SIDES: usize = 3;
-/// Writes of one form that are kept: a dry run or another review of a write mostly stands beside it.
-const MOST_WRITES: usize = 1;
 
 impl Cache {
     /// A form, read unless it was read before; `like` is one that it probably is.
@@ -133,7 +134,7 @@ impl Form {
     fn size(&self) -> usize {
         let text = self.parts.iter().map(|part| part.len()).sum::<usize>();
         let splits = self.splits.iter().map(|split| 120 + 130 * split.backends.len()).sum::<usize>();
-        2000 + 2 * text + splits * (2 + MOST_SIDES + 2 * MOST_WRITES)
+        2000 + 2 * text + splits * (4 + MOST_SIDES)
     }
 
     /// The spec, as JSON.
@@ -156,8 +157,9 @@ impl Form {
             (Some(shape), Some(mut splits)) => shape.refill(&self.splits, &mut splits).then_some(splits)?,
         };
         let side = Arc::new(Side { weights: weights.into(), splits: Arc::new(Splits::from(splits)) });
-        let gone = push(&mut self.recent().sides, Arc::clone(&side), MOST_SIDES);
-        drop(gone);
+        let sides = &mut self.recent().sides;
+        sides.truncate(MOST_SIDES - 1);
+        sides.insert(0, Arc::clone(&side));
         Some(side)
     }
 
@@ -196,22 +198,30 @@ impl Form {
 impl Pair<'_> {
     /// What was found out about this write in this world.
     pub(super) fn find(&self, world: &World) -> Option<Arc<Assessed>> {
-        let same = |found: &&Found| {
-            is_same(found.old.as_ref(), self.old.as_ref())
-                && is_same(found.new.as_ref(), self.new.as_ref())
-                && found.of.are(self.name, world)
-        };
-        self.form()?.recent().writes.iter().find(same).map(|found| Arc::clone(&found.assessed))
+        let recent = self.form()?.recent();
+        let found = recent.write.as_ref().filter(|found| self.is_between(&found.ends))?;
+        found.of.are(self.name, world).then(|| Arc::clone(&found.assessed))
     }
 
-    /// Keeps what was found out.
+    /// Keeps what was found out about a write that comes for the second time: most steps come only once, and what was
+    /// kept of the one before would have to be fetched from afar to be given up.
     pub(super) fn keep(&self, world: &World, assessed: &Arc<Assessed>) {
         let Some(form) = self.form().filter(|form| assessed.size() <= form.size()) else { return };
         let side = |state: &Option<State>| state.as_ref().map(|state| Arc::clone(&state.side));
-        let of = Circumstances::new(self.name, world);
-        let (old, new, assessed) = (side(&self.old), side(&self.new), Arc::clone(assessed));
-        let gone = push(&mut form.recent().writes, Found { of, old, new, assessed }, MOST_WRITES);
-        drop(gone);
+        let ends = [side(&self.old), side(&self.new)];
+        let mut recent = form.recent();
+        if recent.last.as_ref().is_some_and(|last| self.is_between(last)) {
+            let of = Circumstances::new(self.name, world);
+            let gone = recent.write.replace(Found { of, ends, assessed: Arc::clone(assessed) });
+            drop(recent);
+            drop(gone);
+        } else {
+            recent.last = Some(ends);
+        }
+    }
+
+    fn is_between(&self, [old, new]: &Ends) -> bool {
+        is_same(old.as_ref(), self.old.as_ref()) && is_same(new.as_ref(), self.new.as_ref())
     }
 
     /// Where it is kept.
@@ -247,13 +257,6 @@ fn is_same(ours: Option<&Arc<Side>>, theirs: Option<&State>) -> bool {
         (None, None) => true,
         _ => false,
     }
-}
-
-/// Puts it in front; gives back what there is no room for any more, to be given up when nobody waits.
-fn push<T>(list: &mut Vec<T>, what: T, most: usize) -> Option<T> {
-    let gone = if list.len() >= most { list.pop() } else { None };
-    list.insert(0, what);
-    gone
 }
 
 /// The most that one generation takes, in bytes.
