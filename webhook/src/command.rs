@@ -2,5 +2,6 @@
 
 pub mod cel;
 pub mod crds;
+mod mesh;
 pub mod replay;
 pub mod serve;

@@ -20,11 +20,16 @@ fn recorded(name: &str) -> PathBuf {
 }
 
 fn replay(reviews: &Path, guards: &str) -> (i32, String, String) {
+    replay_with(reviews, guards, &[])
+}
+
+fn replay_with(reviews: &Path, guards: &str, options: &[&str]) -> (i32, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guards.yaml");
     std::fs::write(&path, guards).unwrap();
     let mut command = Command::cargo_bin("sluice-webhook").unwrap();
     let command = command.arg("replay").arg(reviews).arg("--guards").arg(path).args(["--now", "2026-11-25T12:00:00Z"]);
+    command.args(options);
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
@@ -71,6 +76,19 @@ fn refuses_no_write_of_the_control_plane_or_the_controllers() {
         assert_eq!((code, lines.len()), (0, reviews));
         assert!(lines.iter().all(|line| line["verdict"] == "exempt" && line["allowed"] == true));
     }
+}
+
+#[test]
+fn answers_as_a_server_that_is_told_of_accounts_and_of_kuma() {
+    let first = |options: &[&str]| {
+        let (code, told, errors) = replay_with(&recorded("gitops"), STRICT, options);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        lines(&told)
+    };
+    let account = "system:serviceaccount:flux-system:kustomize-controller";
+    assert!(first(&[]).iter().any(|line| line["allowed"] == false));
+    assert!(first(&["--exempt", account]).iter().all(|line| line["verdict"] == "exempt"));
+    assert_ne!(first(&["--kuma", "3.0"]), first(&["--kuma", "2.14"]));
 }
 
 #[test]

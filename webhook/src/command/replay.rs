@@ -1,5 +1,6 @@
 //! `sluice-webhook replay`: the answers that the server would give, offline.
 
+use super::mesh;
 use crate::admission::{Admission, Answer, Clock};
 use crate::guards;
 use crate::ledger::{Ledger, Memory};
@@ -29,6 +30,8 @@ pub struct Args {
     /// The time of all reviews, such as 2026-11-25T12:00:00Z; left out: now
     #[arg(long, value_name = "TIME")]
     pub now: Option<Timestamp>,
+    #[command(flatten)]
+    mesh: mesh::Args,
 }
 
 /// Runs the command.
@@ -52,8 +55,10 @@ fn replay(args: &Args) -> anyhow::Result<()> {
     world.update(|world| {
         world.guards.clone_from(&rules.guards);
         world.approvals.clone_from(&rules.approvals);
+        world.kuma = args.mesh.kuma().into();
     });
     let mut admission = Admission::new(world, Ledger::Memory(Memory::default()));
+    args.mesh.name_accounts(&mut admission.settings);
     admission.clock = args.now.map_or(Clock::System, Clock::Fixed);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;

@@ -1,6 +1,7 @@
 //! `sluice-webhook serve`.
 
-use crate::admission::{Admission, Settings};
+use super::mesh;
+use crate::admission::Admission;
 use crate::cluster;
 use crate::guards;
 use crate::ledger::{Ledger, Memory};
@@ -11,7 +12,6 @@ use crate::tls::{self, Certificate, Oldest};
 use crate::world::Shared;
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
-use sluice_rules::validate::{Kuma, Version};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,15 +47,6 @@ pub struct Args {
     /// Oldest TLS version
     #[arg(long, value_name = "VERSION", default_value = "1.3")]
     tls_min: Oldest,
-    /// Kuma's generation: 2.14 or 3.0 [default: told from the cluster's CRDs; 2.14 without a cluster]
-    #[arg(long, value_name = "VERSION", value_parser = kuma_version)]
-    kuma: Option<Version>,
-    /// Kuma's zone
-    #[arg(long, value_name = "NAME", default_value_t = Kuma::default().zone)]
-    zone: String,
-    /// Namespace of Kuma's control plane
-    #[arg(long, value_name = "NAME", default_value_t = Kuma::default().system_namespace)]
-    system_namespace: String,
     /// Time for one review, unless the API server grants less
     #[arg(long, value_name = "TIME", default_value = "2500ms", value_parser = duration)]
     budget: Duration,
@@ -83,15 +74,11 @@ pub struct Args {
     /// What is logged, such as `debug` or `warn,sluice_webhook=info`
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: String,
-    /// More accounts whose writes pass unjudged and are counted, such as another controller that the cluster depends on
-    #[arg(long, value_name = "USER", value_delimiter = ',')]
-    exempt: Vec<String>,
-    /// The account of the bot, which writes a ShiftApproval for whoever approved its pull request
-    #[arg(long, value_name = "USER", default_value_t = Settings::default().bot)]
-    bot_account: String,
     /// Sends traces there with OTLP over HTTP, such as http://collector:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    mesh: mesh::Args,
     #[command(flatten)]
     cluster: cluster::start::Args,
 }
@@ -126,17 +113,12 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(certificate.clone()));
     let world = Shared::default();
 
-    let kuma = Kuma {
-        version: args.kuma.unwrap_or(Kuma::default().version),
-        zone: args.zone.clone(),
-        system_namespace: args.system_namespace.clone(),
-    };
-    world.update(|world| world.kuma = kuma.clone().into());
+    world.update(|world| world.kuma = args.mesh.kuma().into());
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
         serve_certificate_files(cert, key, &certificate, &readiness);
     }
     let mut admission = if args.cluster.is_given() {
-        let (world, readiness, certificate, kuma) = (&world, &readiness, &certificate, args.kuma);
+        let (world, readiness, certificate, kuma) = (&world, &readiness, &certificate, args.mesh.kuma);
         let shares = cluster::start::Shares { world, readiness, certificate, metrics: &metrics, kuma };
         let mut admission = Admission::new(world.clone(), args.cluster.start(&shares).await?);
         admission.settings.webhook = args.cluster.account();
@@ -151,8 +133,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         let ledger = without_cluster(args.guards.as_deref().unwrap_or(Path::new("")), &world, &readiness);
         Admission::new(world, ledger)
     };
-    admission.settings.exempt.extend_from_slice(&args.exempt);
-    admission.settings.bot.clone_from(&args.bot_account);
+    args.mesh.name_accounts(&mut admission.settings);
     let admission = Arc::new(admission);
     let handler = server::handler(move |body, deadline| {
         let admission = Arc::clone(&admission);
@@ -247,14 +228,6 @@ impl Signals {
             _ = self.0.recv() => {}
             _ = self.1.recv() => {}
         }
-    }
-}
-
-fn kuma_version(text: &str) -> Result<Version, String> {
-    match text {
-        "2.14" => Ok(Version::V2_14),
-        "3.0" => Ok(Version::V3_0),
-        _ => Err("known are 2.14 and 3.0".to_owned()),
     }
 }
 
