@@ -306,8 +306,9 @@ impl Inner {
     }
 
     async fn refresh(&self, slot: &Slot, deadline: Instant) -> Result<(), Trouble> {
+        let present = slot.view().map(|view| view.version);
         let view = self.store.get(&slot.name, deadline).await?;
-        slot.replace(|present| *present = view);
+        slot.refresh(present.as_deref(), view);
         Ok(())
     }
 
@@ -359,6 +360,18 @@ impl Slot {
         self.replace(|present| {
             if present.as_ref().is_none_or(|present| !view.is_older(present)) {
                 *present = Some(view);
+            }
+        });
+    }
+
+    /// Takes what was read while the view was at this version. What the watch or a write brought meanwhile may be newer;
+    /// otherwise the server is right even where its versions went back, as after a restore.
+    fn refresh(&self, version: Option<&str>, view: Option<View>) {
+        self.replace(|present| {
+            let is_newer = |present: &View| view.as_ref().is_some_and(|view| view.is_older(present));
+            let changed = present.as_ref().map(|present| &*present.version) != version;
+            if !(changed && present.as_ref().is_some_and(is_newer)) {
+                *present = view;
             }
         });
     }

@@ -655,6 +655,24 @@ async fn the_watch_keeps_the_views_and_never_takes_them_back() {
 }
 
 #[tokio::test]
+async fn what_was_read_does_not_hide_what_came_meanwhile() {
+    let slot = Api::default().replica("a").0.slot_of(api_name());
+    let view = |version: u32| {
+        let ledger = guard::Ledger::new("default", "summarize.demo".into());
+        Some(View { version: version.to_string(), ledger: Arc::new(ledger) })
+    };
+    let refreshed = |at: Option<&str>, read| {
+        slot.refresh(at, read);
+        slot.view().map(|view| view.version)
+    };
+    assert_eq!(refreshed(None, view(9)).as_deref(), Some("9"));
+    assert_eq!(refreshed(Some("8"), view(8)).as_deref(), Some("9"), "the watch told of 9 while 8 was on its way");
+    assert_eq!(refreshed(Some("8"), view(10)).as_deref(), Some("10"));
+    assert_eq!(refreshed(Some("10"), view(7)).as_deref(), Some("7"), "the server went back");
+    assert_eq!(refreshed(Some("7"), None), None);
+}
+
+#[tokio::test]
 async fn a_ledger_of_another_destination_under_the_name_is_reported() {
     let (api, world, route) = (Api::default(), window(20), Route::new("summarize", 10));
     let replica = api.replica("a");
