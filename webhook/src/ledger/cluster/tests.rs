@@ -23,6 +23,8 @@ struct Server {
     /// Added to the true time.
     ahead: SignedDuration,
     mood: Mood,
+    /// Who is told of ledgers as they are written, a little later.
+    watching: Vec<Cluster>,
     /// What happens before the next request is answered that names this.
     meanwhile: Option<(&'static str, Happening)>,
 }
@@ -173,6 +175,13 @@ impl Server {
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
         self.objects.insert(path, object.clone());
+        for replica in self.watching.clone() {
+            let ledger = serde_json::from_value(object.clone()).unwrap();
+            tokio::spawn(async move {
+                sleep(jitter(4)).await;
+                replica.apply(Event::Apply(ledger), &mut None);
+            });
+        }
         (StatusCode::OK, object)
     }
 }
@@ -269,6 +278,53 @@ async fn racing_replicas_cannot_exceed_a_cap_together() {
     assert!((10..=20).contains(&sum), "{sum}");
     let recorded: f64 = api.ledger().entries.iter().map(|entry| entry.record.shift).sum();
     assert!((recorded - sum as f64).abs() < 1e-9, "{recorded} are recorded, {sum} were admitted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_replicas_that_watch_keep_what_each_other_writes() {
+    const DESTINATIONS: [&[&str]; 3] = [&["first", "second"], &["first"], &["second"]];
+    for round in 0..20 {
+        let (api, world) = (Api::default(), Arc::new(window(20)));
+        let replicas: Vec<_> = ["a", "b", "c"].map(|name| api.replica(name)).into();
+        lock(&api.0).watching.clone_from(&replicas);
+        let mut tasks = Vec::new();
+        for index in 0..12_usize {
+            let (replica, world) = (replicas[index % 3].clone(), world.clone());
+            tasks.push(tokio::spawn(async move {
+                let (destinations, shift) = (DESTINATIONS[(index + round) % 3], 1 + index as u64 % 5);
+                let asked = split(&format!("r{index}"), destinations, 10 + shift);
+                let passed = Ledger::Cluster(replica).admit(&asked, &world).await;
+                passed.is_ok_and(|verdict| verdict.outcome == Outcome::Allowed).then_some((destinations, shift as f64))
+            }));
+        }
+        let mut admitted = Vec::new();
+        for task in tasks {
+            admitted.extend(task.await.unwrap());
+        }
+        let differs = || {
+            let ledgers = api.ledgers();
+            let differs = |ledger: &&guard::Ledger| {
+                let of = |(destinations, _): &&(&[&str], f64)| destinations.contains(&plain(ledger));
+                let sum: f64 = admitted.iter().filter(of).map(|(_, shift)| shift).sum();
+                let recorded: f64 = ledger.entries.iter().map(|entry| entry.record.shift).sum();
+                assert!(sum <= 20.0, "round {round}: {sum} were admitted of {}", ledger.destination);
+                (recorded - sum).abs() > 1e-9
+            };
+            ledgers.iter().find(differs).cloned()
+        };
+        // What is given back goes in the background.
+        for _ in 0..100 {
+            if differs().is_none() {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(differs(), None, "round {round}: admitted were {admitted:?}");
+    }
+}
+
+fn plain(ledger: &guard::Ledger) -> &str {
+    ledger.destination.as_str().split('.').next().unwrap_or_default()
 }
 
 #[tokio::test]
