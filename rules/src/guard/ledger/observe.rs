@@ -92,10 +92,12 @@ impl Ledger {
         let digest = if outdated { String::new() } else { digest(self) };
         let mut base = known.map(|known| self.policies[known].clone());
         let mut removed = None;
-        for entry in self.entries.iter_mut().filter(|entry| entry.record.policy == *sight.policy) {
-            if entry.reserved.is_none() {
-                continue;
-            }
+        let outstanding = |entry: &Entry| entry.reserved.is_some() && entry.record.policy == *sight.policy;
+        let mut places: Vec<_> = (0..self.entries.len()).filter(|at| outstanding(&self.entries[*at])).collect();
+        // Another object of the name was removed before this one was created, whoever was admitted first.
+        places.sort_by_key(|at| self.entries[*at].uid == sight.uid);
+        for at in places {
+            let entry = &mut self.entries[at];
             match sight.fate(entry, outdated, &digest, terms, now) {
                 Fate::InFlight => {}
                 Fate::Void => entry.digest.clear(),
@@ -129,8 +131,43 @@ impl Ledger {
                 self.policies.remove(0);
             }
         }
+        if noted.is_some() {
+            self.put_removals_first(sight.policy);
+        }
         self.entries.sort_by_key(|entry| entry.record.time);
         noted
+    }
+
+    /// An object is removed before another one of its name is created, whatever the clocks say of those who saw the one
+    /// and the other. The order tells which split was the stable one.
+    fn put_removals_first(&mut self, policy: &Identity) {
+        let none = split::digest([]);
+        for at in 0..self.entries.len() {
+            let removal = &self.entries[at];
+            if removal.digest != none || removal.reserved.is_some() || removal.record.policy != *policy {
+                continue;
+            }
+            let is_later = |entry: &Entry| {
+                let versions = entry.version.as_deref().zip(removal.version.as_deref());
+                entry.record.policy == *policy
+                    && entry.uid != removal.uid
+                    && entry.reserved.is_none()
+                    && versions.is_some_and(|(ours, removed)| order(ours, removed) == Some(Ordering::Greater))
+            };
+            let later = self.entries.iter().enumerate().filter(|(_, entry)| is_later(entry));
+            let Some((first, time)) = later
+                .map(|(place, entry)| (place, entry.record.time))
+                .reduce(|(first, time), (_, other)| (first, time.min(other)))
+            else {
+                continue;
+            };
+            let mut removal = self.entries.remove(at);
+            // It happened by then, so that no window forgets it early.
+            if removal.record.time > time {
+                removal.record = Arc::new(Record { time, ..(*removal.record).clone() });
+            }
+            self.entries.insert(first.min(at), removal);
+        }
     }
 
     fn known(&self, sight: &Sight, digest: String) -> Known {

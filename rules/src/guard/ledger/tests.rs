@@ -374,3 +374,42 @@ proptest! {
         }
     }
 }
+
+/// An object of 10 % is removed, and another with 1 % is created in its place.
+fn replaced(again: bool) -> (Ledger, Noted) {
+    let mut ledger = empty();
+    see(&mut ledger, "5", &weights(10), 0);
+    let removal = |now| asked(&weights(10), &Value::Null, Some("5"), now);
+    reserve(&mut ledger, removal(1));
+    let (mark, record) = asked(&Value::Null, &weights(1), None, 2);
+    reserve(&mut ledger, (Mark { uid: "b".into(), ..mark }, record));
+    if again {
+        // Somebody else removes it too; that review was on its way for long.
+        assert!(!reserve(&mut ledger, removal(3)));
+    } else {
+        // Whoever sees it has a clock that is ahead.
+        assert_eq!(see(&mut ledger, "6", &Value::Null, 9), CONFIRMED);
+    }
+    let (policy, splits) = (identity(), route(&weights(1)));
+    let sight = Sight { uid: "b", at: Some(at(4)), ..sight(&policy, "7", &splits, false) };
+    let noted = ledger.observe(&sight, cover().settle, &TERMS, at(4));
+    (ledger, noted)
+}
+
+#[test]
+fn an_object_is_removed_before_another_of_its_name_is_created() {
+    for again in [false, true] {
+        let (ledger, noted) = replaced(again);
+        assert_eq!(noted, Noted { confirmed: 1 + usize::from(again), ..NOTHING });
+        let [removal, creation] = &ledger.entries[..] else { panic!("{:?}", ledger.entries) };
+        assert_eq!((&*removal.uid, &*creation.uid), ("u", "b"));
+        assert!(at(2) <= removal.record.time && removal.record.time <= creation.record.time);
+        // The run of shifts began at 10 %.
+        let mut history = History::default();
+        ledger.tell(&mut history, None, &TERMS, at(10));
+        let step = change(&route(&weights(1)), &route(&weights(4)));
+        let stable = history.stable(&identity(), (0, &step.rules[0]), cover().settle, at(10));
+        let canary = stable.iter().find(|(service, _)| service.as_str().contains("v2")).map(|(_, share)| share);
+        assert_eq!(canary, Some(10.0));
+    }
+}
