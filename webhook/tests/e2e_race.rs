@@ -107,6 +107,12 @@ async fn race(stage: &mut Stage, seed: u64) -> (Vec<u32>, Vec<String>) {
     if !settled {
         problems.push(format!("{outstanding} reservations are outstanding although every lease is over"));
     }
+    if !problems.is_empty() {
+        // A race cannot be played again: all that happened is told.
+        moves.iter().for_each(|found| println!("seed {seed}, etcd: {found:?}"));
+        let entries = ledgers.iter().flat_map(|ledger| &ledger.entries);
+        entries.for_each(|entry| println!("seed {seed}, ledger: {entry:?}"));
+    }
     report(seed, &tally, &entries, outstanding, start.elapsed());
     (tally.fullest.iter().map(|(fullest, _)| *fullest).collect(), problems)
 }

@@ -73,21 +73,19 @@ fn gravity(rule: Severity, finding: Severity) -> f64 {
     }
 }
 
-/// Scores a set; the order does not matter, and of several outcomes of one rule for one target the worst counts.
-/// `None` when nothing was judged.
+/// Scores a set; the order does not matter, and of several outcomes of one rule for one target the worst counts, with the
+/// most exposure that any of them gives the target. `None` when nothing was judged.
 pub fn score(outcomes: &[Outcome]) -> Option<Score> {
-    let mut worst: BTreeMap<(&str, &str), &Outcome> = BTreeMap::new();
+    let mut worst: BTreeMap<(&str, &str), (State, Severity, f64)> = BTreeMap::new();
     for outcome in outcomes {
-        let rank = |outcome: &Outcome| (outcome.state, outcome.severity, exposure(outcome));
-        let held = worst.entry((&outcome.rule, &outcome.target)).or_insert(outcome);
-        let (new, old) = (rank(outcome), rank(held));
-        if (new.0, new.1) > (old.0, old.1) || ((new.0, new.1) == (old.0, old.1) && new.2 > old.2) {
-            *held = outcome;
-        }
+        let (state, severity, exposure) = (outcome.state, outcome.severity, exposure(outcome));
+        let held = worst.entry((&outcome.rule, &outcome.target)).or_insert((state, severity, exposure));
+        (held.0, held.1) = (held.0, held.1).max((state, severity));
+        held.2 = held.2.max(exposure);
     }
     let mut rules: BTreeMap<&str, Sums> = BTreeMap::new();
-    for ((rule, _), outcome) in worst {
-        rules.entry(rule).or_insert_with(|| Sums::new(outcome.severity)).add(outcome.state, exposure(outcome));
+    for ((rule, _), (state, severity, exposure)) in worst {
+        rules.entry(rule).or_insert_with(|| Sums::new(severity)).add(state, exposure);
     }
     let sums: Vec<_> = rules.values().copied().collect();
     let exact = points(&sums, Doubt::LeftOut)?;

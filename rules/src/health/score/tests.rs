@@ -65,6 +65,18 @@ fn weighs_by_severity_and_exposure() {
 }
 
 #[test]
+fn to_mend_the_graver_of_two_findings_does_not_lower_the_score() {
+    let score_of = |first| {
+        points(&[
+            outcome(2, Severity::Medium, 0, State::Fail(first), 0.1),
+            outcome(2, Severity::Medium, 0, State::Fail(Severity::Low), 0.9),
+            outcome(2, Severity::Medium, 2, State::Pass, 0.4),
+        ])
+    };
+    assert!(score_of(Severity::Low) >= score_of(Severity::Medium));
+}
+
+#[test]
 fn info_costs_nothing() {
     let outcomes = [outcome(0, Severity::Medium, 0, State::Fail(Severity::Info), 1.0)];
     assert_eq!(points(&outcomes), Some(100));
