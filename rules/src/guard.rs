@@ -19,7 +19,7 @@ pub use approval::Approval;
 pub use contradictions::contradictions;
 pub use freeze::{Cron, Freeze, Ongoing, Zone};
 pub use history::{History, Moved, Record};
-pub use ledger::{Cover, Entry, Held, Known, Ledger, Mark, Noted, Reserved, Sight, Terms, covered_splits};
+pub use ledger::{Cover, Entry, Event, Held, Known, Ledger, Mark, Noted, Reserved, Sight, Terms, covered_splits};
 pub use matches::glob;
 pub use period::Period;
 pub use spec::{Approvals, Automation, Caps, Enforcement, Health, Match, Metadata, PerWindow, ShiftGuard, Spec};

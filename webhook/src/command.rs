@@ -1,7 +1,7 @@
 //! One file per command of `sluice-webhook`.
 
 pub mod cel;
+mod context;
 pub mod crds;
-mod mesh;
 pub mod replay;
 pub mod serve;

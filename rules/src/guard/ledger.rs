@@ -23,9 +23,11 @@
 
 mod bound;
 mod cover;
+mod event;
 mod observe;
 
 pub use cover::{Cover, covered_splits};
+pub use event::Event;
 pub use observe::{Noted, Sight};
 
 use super::time::Moment;
@@ -193,12 +195,7 @@ impl Ledger {
             if asked.is_some_and(|asked| entry.is_same(asked)) {
                 continue;
             }
-            // It may be written at any moment until its lease is over.
-            let time = latest(now, entry.record.time, reserved.until);
-            let still = !terms.watched || time == entry.record.time;
-            let record =
-                if still { entry.record.clone() } else { Arc::new(Record { time, ..(*entry.record).clone() }) };
-            history.records.push(record);
+            history.records.push(entry.told(reserved, terms, now));
         }
         history.records.sort_by_key(|record| record.time);
     }
@@ -268,6 +265,26 @@ impl Entry {
     /// reservation would be void. So the end of the change tells.
     fn is_same(&self, mark: &Mark) -> bool {
         self.uid == mark.uid && self.digest == mark.digest && self.record.policy == mark.policy
+    }
+
+    /// What history says of it while nobody has seen it: it may be written at any moment until its lease is over.
+    fn told(&self, reserved: &Reserved, terms: &Terms, now: Timestamp) -> Arc<Record> {
+        let record = &self.record;
+        let time = if terms.watched { latest(now, record.time, reserved.until) } else { record.time };
+        if time == record.time && !self.creates() {
+            return record.clone();
+        }
+        let mut told = Record { time, ..Record::clone(record) };
+        if self.creates() {
+            told.forget_rules();
+        }
+        Arc::new(told)
+    }
+
+    /// Is it to create an object, and nobody has seen that one? Anybody may ask to create what exists, so that it proves
+    /// of no other object of the name that it is gone: its shift counts, but no run of shifts begins with it.
+    fn creates(&self) -> bool {
+        self.reserved.is_some() && self.version.is_none()
     }
 
     /// Is its lease surely over, whoever's clock it was?

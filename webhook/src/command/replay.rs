@@ -1,6 +1,6 @@
 //! `sluice-webhook replay`: the answers that the server would give, offline.
 
-use super::mesh;
+use super::context;
 use crate::admission::{Admission, Answer, Clock};
 use crate::guards;
 use crate::ledger::{Ledger, Memory};
@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME")]
     pub now: Option<Timestamp>,
     #[command(flatten)]
-    mesh: mesh::Args,
+    context: context::Args,
 }
 
 /// Runs the command.
@@ -55,10 +55,10 @@ fn replay(args: &Args) -> anyhow::Result<()> {
     world.update(|world| {
         world.guards.clone_from(&rules.guards);
         world.approvals.clone_from(&rules.approvals);
-        world.kuma = args.mesh.kuma().into();
+        world.kuma = args.context.kuma().into();
     });
     let mut admission = Admission::new(world, Ledger::Memory(Memory::default()));
-    args.mesh.name_accounts(&mut admission.settings);
+    args.context.name_accounts(&mut admission.settings);
     admission.clock = args.now.map_or(Clock::System, Clock::Fixed);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;

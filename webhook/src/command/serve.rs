@@ -1,6 +1,6 @@
 //! `sluice-webhook serve`.
 
-use super::mesh;
+use super::context;
 use crate::admission::Admission;
 use crate::cluster;
 use crate::guards;
@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
     #[command(flatten)]
-    mesh: mesh::Args,
+    context: context::Args,
     #[command(flatten)]
     cluster: cluster::start::Args,
 }
@@ -113,12 +113,12 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(certificate.clone()));
     let world = Shared::default();
 
-    world.update(|world| world.kuma = args.mesh.kuma().into());
+    world.update(|world| world.kuma = args.context.kuma().into());
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
         serve_certificate_files(cert, key, &certificate, &readiness);
     }
     let mut admission = if args.cluster.is_given() {
-        let (world, readiness, certificate, kuma) = (&world, &readiness, &certificate, args.mesh.kuma);
+        let (world, readiness, certificate, kuma) = (&world, &readiness, &certificate, args.context.kuma);
         let shares = cluster::start::Shares { world, readiness, certificate, metrics: &metrics, kuma };
         let mut admission = Admission::new(world.clone(), args.cluster.start(&shares).await?);
         admission.settings.webhook = args.cluster.account();
@@ -133,7 +133,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         let ledger = without_cluster(args.guards.as_deref().unwrap_or(Path::new("")), &world, &readiness);
         Admission::new(world, ledger)
     };
-    args.mesh.name_accounts(&mut admission.settings);
+    args.context.name_accounts(&mut admission.settings);
     let admission = Arc::new(admission);
     let handler = server::handler(move |body, deadline| {
         let admission = Arc::clone(&admission);

@@ -94,8 +94,11 @@ impl Ledger {
     /// Tells two entries as one. Where nothing better is left to merge they may be of two policies, or nobody has seen
     /// them yet: then they count as if they were real.
     fn merge(&mut self, first: usize, second: usize) {
-        let earlier = self.entries.remove(first);
+        let mut earlier = self.entries.remove(first);
         let later = &mut self.entries[second - 1];
+        for entry in [&mut earlier, later].into_iter().filter(|entry| entry.creates()) {
+            Arc::make_mut(&mut entry.record).forget_rules();
+        }
         let record = Arc::make_mut(&mut later.record);
         let shift = |record: &Record| if record.rollback { 0.0 } else { record.shift };
         let sum = shift(&earlier.record) + shift(record);
@@ -154,6 +157,12 @@ impl Record {
     fn bytes(&self) -> usize {
         let names = self.mesh.len() + self.destination.as_str().len() + bytes_of_identity(&self.policy);
         names + self.rules.iter().map(Moved::bytes).sum::<usize>()
+    }
+
+    /// Keeps that there was a shift, and not from what to what.
+    pub(super) fn forget_rules(&mut self) {
+        self.rules.clear();
+        self.more = 0;
     }
 
     fn is_long(&self) -> bool {

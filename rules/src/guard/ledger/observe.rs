@@ -29,7 +29,7 @@ pub struct Sight<'a> {
     pub gone: bool,
     /// Was it read from the API server after the ledger was? Then nothing the ledger knows is newer.
     pub fresh: bool,
-    /// When it became so, at the latest, as the watch tells; none when nobody knows how long ago.
+    /// When it became so, at the latest, as the watch tells; none when nobody knows how long ago: by now.
     pub at: Option<Timestamp>,
 }
 
@@ -107,7 +107,7 @@ impl Ledger {
                         removed = base.take().filter(|base| base.uid != entry.uid && !base.gone);
                     }
                     base = Some(entry.result());
-                    entry.confirm(sight);
+                    entry.confirm(sight, terms, now);
                     noted.confirmed += 1;
                 }
             }
@@ -131,43 +131,39 @@ impl Ledger {
                 self.policies.remove(0);
             }
         }
-        if noted.is_some() {
-            self.put_removals_first(sight.policy);
-        }
         self.entries.sort_by_key(|entry| entry.record.time);
+        if noted.is_some() {
+            self.put_in_order(sight.policy);
+        }
         noted
     }
 
-    /// An object is removed before another one of its name is created, whatever the clocks say of those who saw the one
-    /// and the other. The order tells which split was the stable one.
-    fn put_removals_first(&mut self, policy: &Identity) {
+    /// A policy was written in the order of its versions, whatever the clocks say of those who saw it: the order tells
+    /// which split was the stable one.
+    fn put_in_order(&mut self, policy: &Identity) {
         let none = split::digest([]);
-        for at in 0..self.entries.len() {
-            let removal = &self.entries[at];
-            if removal.digest != none || removal.reserved.is_some() || removal.record.policy != *policy {
-                continue;
-            }
-            let is_later = |entry: &Entry| {
-                let versions = entry.version.as_deref().zip(removal.version.as_deref());
-                entry.record.policy == *policy
-                    && entry.uid != removal.uid
-                    && entry.reserved.is_none()
-                    && versions.is_some_and(|(ours, removed)| order(ours, removed) == Some(Ordering::Greater))
-            };
-            let later = self.entries.iter().enumerate().filter(|(_, entry)| is_later(entry));
-            let Some((first, time)) = later
-                .map(|(place, entry)| (place, entry.record.time))
-                .reduce(|(first, time), (_, other)| (first, time.min(other)))
-            else {
-                continue;
-            };
-            let mut removal = self.entries.remove(at);
-            // It happened by then, so that no window forgets it early.
-            if removal.record.time > time {
-                removal.record = Arc::new(Record { time, ..(*removal.record).clone() });
-            }
-            self.entries.insert(first.min(at), removal);
+        // A removal may bear the version that it was admitted on.
+        let version = |entry: &Entry| Some((entry.version.as_deref()?.parse::<u64>().ok()?, entry.digest == none));
+        let seen = |entry: &Entry| entry.reserved.is_none() && entry.record.policy == *policy;
+        let (places, versions): (Vec<_>, Vec<_>) = (0..self.entries.len())
+            .filter(|at| seen(&self.entries[*at]))
+            .filter_map(|at| Some((at, version(&self.entries[at])?)))
+            .unzip();
+        if versions.is_sorted() {
+            return;
         }
+        let mut ordered: Vec<Entry> = places.iter().map(|at| self.entries[*at].clone()).collect();
+        ordered.sort_by_key(version);
+        let mut later = Timestamp::MAX;
+        for (at, mut entry) in places.into_iter().zip(ordered).rev() {
+            // It happened before what follows it, so that no window forgets it early.
+            if entry.record.time > later {
+                entry.record = Arc::new(Record { time: later, ..Record::clone(&entry.record) });
+            }
+            later = entry.record.time;
+            self.entries[at] = entry;
+        }
+        self.entries.sort_by_key(|entry| entry.record.time);
     }
 
     fn known(&self, sight: &Sight, digest: String) -> Known {
@@ -281,9 +277,11 @@ pub(super) fn order(a: &str, b: &str) -> Option<Ordering> {
 }
 
 impl Entry {
-    fn confirm(&mut self, sight: &Sight) {
+    fn confirm(&mut self, sight: &Sight, terms: &Terms, now: Timestamp) {
         let Some(reserved) = self.reserved.take() else { return };
-        let time = sight.at.map_or(self.record.time, |at| latest(at, self.record.time, reserved.until));
+        // Where nobody knows how long ago it happened, it counts as if it just had: no window forgets it early.
+        let seen = sight.at.or(terms.watched.then_some(now));
+        let time = seen.map_or(self.record.time, |at| latest(at, self.record.time, reserved.until));
         if time != self.record.time {
             self.record = Arc::new(Record { time, ..(*self.record).clone() });
         }

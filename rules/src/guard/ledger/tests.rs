@@ -413,3 +413,36 @@ fn an_object_is_removed_before_another_of_its_name_is_created() {
         assert_eq!(canary, Some(10.0));
     }
 }
+
+/// Like [`weights`], where the destination itself is the stable backend.
+fn plain(canary: u32) -> Value {
+    json!({"summarize": 100 - canary, "v2": canary})
+}
+
+#[test]
+fn asking_to_create_what_exists_does_not_open_the_way_to_nothing() {
+    let way = |ledger: &Ledger| {
+        let (mark, record) = asked(&plain(10), &plain(0), Some("5"), 5);
+        let mut history = History::default();
+        ledger.tell(&mut history, Some(&mark), &TERMS, at(5));
+        let step = change(&route(&plain(10)), &route(&plain(0)));
+        let request = Request { identity: identity(), author: Author::Bot, change: step.into() };
+        let guards = [guard(json!({"caps": {"perWindow": {"shift": 8, "window": "1h"}}}))];
+        let verdict = judge(&guards, &request, &history, &[], at(5));
+        (verdict.outcome, record.shift)
+    };
+    let create = |ledger: &mut Ledger, uid: String, canary: u32| {
+        let (mark, record) = asked(&Value::Null, &plain(canary), None, 1);
+        assert!(reserve(ledger, (Mark { uid, ..mark }, record)));
+    };
+    let mut ledger = empty();
+    see(&mut ledger, "5", &plain(10), 0);
+    create(&mut ledger, "b".into(), 1);
+    assert_eq!(way(&ledger), (Outcome::Denied, 10.0));
+    // Not even when there are so many that they are told in fewer words.
+    for round in 0..300 {
+        create(&mut ledger, round.to_string(), 1);
+    }
+    assert!(ledger.entries.iter().any(|entry| entry.reserved.is_none()));
+    assert_eq!(way(&ledger), (Outcome::Denied, 10.0));
+}

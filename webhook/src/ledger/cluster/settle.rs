@@ -5,9 +5,9 @@ use super::{Cluster, Draft, Inner, Slot, TRIES, jitter, lock};
 use crate::world::{Shared, World};
 use jiff::Timestamp;
 use serde_json::Value;
-use sluice_rules::guard::{self, Cover, Noted, Sight, Terms};
+use sluice_rules::guard::{self, Cover, Event, Noted, Sight};
 use sluice_rules::policy::{Identity, Policy};
-use sluice_rules::split::{self, ServiceKey, Split, splits};
+use sluice_rules::split::{ServiceKey, Split, splits};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,18 +46,6 @@ pub(super) struct Waiting {
     pub(super) due: Instant,
     cover: Cover,
     event: Arc<Event>,
-}
-
-/// [`Seen`], in splits.
-#[derive(Debug)]
-struct Event {
-    policy: Identity,
-    uid: String,
-    version: String,
-    splits: Vec<Split>,
-    before: Option<Vec<Split>>,
-    gone: bool,
-    at: Option<Timestamp>,
 }
 
 /// Whoever made a reservation ends it at once; the others wait, in case that replica is not there any more. Each one waits
@@ -214,7 +202,7 @@ impl Inner {
         let now = self.store.clock.now().unwrap_or_else(Timestamp::now);
         let Ok(Draft { mut ledger, .. }) = slot.draft(cover) else { return true };
         all.retain(|waiting| {
-            !waiting.is_of(cover, policy) || waiting.event.note(&mut ledger, cover, &self.terms, now).is_some()
+            !waiting.is_of(cover, policy) || ledger.follow(&waiting.event, cover.settle, &self.terms, now).is_some()
         });
         all.iter().any(|waiting| waiting.is_of(cover, policy))
     }
@@ -229,7 +217,7 @@ impl Inner {
     ) -> Noted {
         let mut noted = Noted::default();
         for waiting in lock(&self.waiting).iter().filter(|waiting| waiting.is_of(cover, policy)) {
-            noted += waiting.event.note(ledger, cover, &self.terms, now);
+            noted += ledger.follow(&waiting.event, cover.settle, &self.terms, now);
         }
         noted
     }
@@ -274,7 +262,7 @@ impl Inner {
             entry.record.policy == event.policy && reserved.by != self.replica
         };
         let others = ledger.outstanding().any(|(entry, reserved)| theirs(entry, reserved));
-        let noted = event.note(&mut ledger, cover, &self.terms, now);
+        let noted = ledger.follow(event, cover.settle, &self.terms, now);
         (noted, !others && noted.observed == 0)
     }
 
@@ -297,7 +285,7 @@ impl Inner {
         for attempt in 0..TRIES {
             pause(attempt).await;
             let Ok(mut draft) = slot.draft(cover) else { return Ok(true) };
-            let noted = event.note(&mut draft.ledger, cover, &self.terms, now);
+            let noted = draft.ledger.follow(event, cover.settle, &self.terms, now);
             if !noted.is_some() {
                 return Ok(true);
             }
@@ -382,41 +370,6 @@ impl Inner {
             }
         }
         Err(Trouble::Failed("others write the ledger all the time".into()))
-    }
-}
-
-impl Event {
-    fn note(&self, ledger: &mut guard::Ledger, cover: &Cover, terms: &Terms, now: Timestamp) -> Noted {
-        let sight = Sight {
-            policy: &self.policy,
-            uid: &self.uid,
-            version: Some(&self.version),
-            splits: &self.splits,
-            before: self.before.as_deref(),
-            gone: false,
-            fresh: false,
-            at: self.at,
-        };
-        let unknown = !ledger.policies.iter().any(|known| known.policy == self.policy)
-            && !ledger.outstanding().any(|(entry, _)| entry.record.policy == self.policy);
-        if let Some(before) = self.before.as_deref().filter(|_| unknown) {
-            // A first sight only tells what is; here it is known what was.
-            let begin = Sight { version: None, splits: before, before: None, ..sight };
-            ledger.observe(&begin, cover.settle, terms, now);
-        }
-        // A deletion tells of the last state too, which may end a reservation that nobody saw. But where the deletion
-        // itself was admitted, that state was seen then, at the version that the reservation names.
-        let admitted = |entry: &guard::Entry| entry.uid == self.uid && entry.digest == split::digest([]);
-        let admitted = self.gone && ledger.outstanding().any(|(entry, _)| admitted(entry));
-        let mut noted = Noted::default();
-        if !admitted {
-            noted = ledger.observe(&sight, cover.settle, terms, now);
-        }
-        if self.gone {
-            let gone = Sight { splits: &[], before: Some(&self.splits), gone: true, ..sight };
-            noted += ledger.observe(&gone, cover.settle, terms, now);
-        }
-        noted
     }
 }
 

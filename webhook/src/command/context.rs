@@ -7,7 +7,7 @@ use sluice_rules::validate::{Kuma, Version};
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// Kuma's generation: 2.14 or 3.0 [default: told from the cluster's CRDs; 2.14 without a cluster]
+    /// Kuma's generation: 2.14 or 3.0 [default: that of the cluster's CRDs; without a cluster 2.14]
     #[arg(long, value_name = "VERSION", value_parser = version)]
     pub(super) kuma: Option<Version>,
     /// Kuma's zone
