@@ -204,37 +204,39 @@ impl Ledger {
     /// version that the ledger knows to be gone there is nothing to reserve: no write on it can succeed, and when another
     /// write led to the same splits, the reservation would pass for a second one.
     ///
-    /// Gives back whether it is a new reservation.
+    /// Gives back the end of the lease when it is a new reservation. No two leases of one change end at the same moment.
     ///
     /// `record` is what history shall say of it, `by` the replica.
-    pub fn reserve(&mut self, mark: &Mark, record: Record, by: &str, cover: &Cover, terms: &Terms) -> bool {
+    pub fn reserve(
+        &mut self,
+        mark: &Mark,
+        record: Record,
+        by: &str,
+        cover: &Cover,
+        terms: &Terms,
+    ) -> Option<Timestamp> {
         if self.is_past(mark) {
-            return false;
+            return None;
         }
+        let now = record.time;
         let Mark { uid, mut version, digest, .. } = mark.clone();
+        let mut until = now.saturating_add(terms.lease).unwrap_or(Timestamp::MAX);
         let mut new = true;
         self.entries.retain(|entry| {
-            let same = entry.reserved.is_some() && entry.is_same(mark);
-            if same {
-                new = false;
-                // A review of an older version comes to nothing: the write that may succeed is the later one.
-                let later = entry
-                    .version
-                    .as_deref()
-                    .zip(version.as_deref())
-                    .is_some_and(|(known, asked)| observe::order(known, asked) == Some(Ordering::Greater));
-                if later {
-                    version = entry.version.clone();
-                }
+            let Some(reserved) = entry.reserved.as_ref().filter(|_| entry.is_same(mark)) else { return true };
+            new = false;
+            until = until.max(reserved.until.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MAX));
+            // A review of an older version comes to nothing: the write that may succeed is the later one.
+            let versions = entry.version.as_deref().zip(version.as_deref());
+            if versions.is_some_and(|(known, asked)| observe::order(known, asked) == Some(Ordering::Greater)) {
+                version = entry.version.clone();
             }
-            !same
+            false
         });
-        let now = record.time;
-        let until = now.saturating_add(terms.lease).unwrap_or(Timestamp::MAX);
         let reserved = Some(Reserved { by: by.to_owned(), until });
         self.entries.push(Entry { record: Arc::new(record), uid, version, digest, reserved, observed: false });
         self.bound(cover, now);
-        new
+        new.then_some(until)
     }
 
     /// Was the policy seen at a later version than the one the change is admitted on?
@@ -244,10 +246,11 @@ impl Ledger {
         versions.is_some_and(|(known, asked)| observe::order(known, asked) == Some(Ordering::Greater))
     }
 
-    /// Gives a reservation back that was made a moment ago, because the change is refused after all.
-    pub fn release(&mut self, mark: &Mark, by: &str) -> bool {
+    /// Gives a reservation back whose lease ends then, because the change is refused after all. Where the same change was
+    /// admitted once more meanwhile, the lease ends later, and the reservation stays for that one.
+    pub fn release(&mut self, mark: &Mark, until: Timestamp) -> bool {
         let outstanding = self.entries.len();
-        let ours = |entry: &Entry| entry.reserved.as_ref().is_some_and(|reserved| reserved.by == by);
+        let ours = |entry: &Entry| entry.reserved.as_ref().is_some_and(|reserved| reserved.until == until);
         self.entries.retain(|entry| !(ours(entry) && entry.is_same(mark)));
         self.entries.len() < outstanding
     }

@@ -67,11 +67,11 @@ impl<'a> Case<'a> {
         self.concern.judge(&history, &self.world.approvals, now)
     }
 
-    /// Reserves what the verdict allows; gives back whether it was not reserved already.
-    pub(super) fn reserve(&self, ledger: &mut guard::Ledger, cover: &Cover, verdict: &Verdict) -> bool {
+    /// Reserves what the verdict allows; gives back the end of the lease unless it was reserved already.
+    pub(super) fn reserve(&self, ledger: &mut guard::Ledger, cover: &Cover, verdict: &Verdict) -> Option<Timestamp> {
         let order =
             |record: &guard::Record| (&record.mesh, &record.destination).cmp(&(&cover.mesh, &cover.destination));
-        let Ok(place) = verdict.records.binary_search_by(order) else { return false };
+        let place = verdict.records.binary_search_by(order).ok()?;
         let record = &verdict.records[place];
         ledger.reserve(&self.mark(ledger), record.clone(), self.by, cover, self.terms)
     }

@@ -268,15 +268,15 @@ impl Inner {
                 }
                 let (cover, slot) = (&covers[index], &slots[index]);
                 let mark = case.mark(&draft.ledger);
-                let new = case.reserve(&mut draft.ledger, cover, &verdict);
+                let until = case.reserve(&mut draft.ledger, cover, &verdict);
                 let written = self.write(slot, draft, noted, deadline).await;
                 if !written.map_err(|trouble| unavailable(cover, trouble))? {
                     self.refresh(slot, deadline).await.map_err(|trouble| unavailable(cover, trouble))?;
                     continue 'again;
                 }
                 // One that was reserved before may be in flight: only its lease ends it.
-                held.marks.insert(index, new.then(|| (slot.clone(), mark)));
-                self.counters.reserved.fetch_add(u64::from(new), Ordering::Relaxed);
+                held.marks.insert(index, until.map(|until| (slot.clone(), mark, until)));
+                self.counters.reserved.fetch_add(u64::from(until.is_some()), Ordering::Relaxed);
             }
             held.marks.clear();
             return Ok(verdict);
@@ -313,13 +313,13 @@ impl Inner {
     }
 
     /// Gives a reservation back; where that fails its lease ends it.
-    async fn give_back(&self, slot: &Slot, mark: &Mark) {
+    async fn give_back(&self, slot: &Slot, mark: &Mark, until: Timestamp) {
         let deadline = Instant::now() + Duration::from_secs(10);
         let _gate = slot.gate.lock().await;
         for _ in 0..TRIES {
             let Some(view) = slot.view() else { return };
             let mut draft = Draft::of(&view);
-            if !draft.ledger.release(mark, &self.replica) {
+            if !draft.ledger.release(mark, until) {
                 return;
             }
             match self.write(slot, draft, Noted::default(), deadline).await {
@@ -335,17 +335,17 @@ impl Inner {
     }
 }
 
-/// What was reserved for a change that is not allowed yet.
+/// What was reserved for a change that is not allowed yet, and until when.
 struct Held<'a> {
     inner: &'a Arc<Inner>,
-    marks: BTreeMap<usize, Option<(Arc<Slot>, Mark)>>,
+    marks: BTreeMap<usize, Option<(Arc<Slot>, Mark, Timestamp)>>,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        for (slot, mark) in std::mem::take(&mut self.marks).into_values().flatten() {
+        for (slot, mark, until) in std::mem::take(&mut self.marks).into_values().flatten() {
             let inner = self.inner.clone();
-            tokio::spawn(async move { inner.give_back(&slot, &mark).await });
+            tokio::spawn(async move { inner.give_back(&slot, &mark, until).await });
         }
     }
 }

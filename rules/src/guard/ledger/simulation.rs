@@ -33,6 +33,8 @@ enum Step {
     Write(usize),
     /// One of the writes in flight is refused by somebody else.
     Refuse(usize),
+    /// One of the writes in flight is refused by its own webhook after all, which gives its reservation back.
+    Return(usize),
     /// Something else than the splits changes.
     Touch(usize),
     /// A replica's watch shows it the next change.
@@ -71,6 +73,8 @@ struct Write {
     canary: Option<u32>,
     /// Its shift when it is no way back.
     forward: f64,
+    /// Its reservation, if it is new, and the end of its lease.
+    held: Option<(Mark, Timestamp)>,
     /// When the API server gives the request up.
     until: i64,
 }
@@ -166,6 +170,7 @@ impl World {
                 self.in_flight.remove(index % self.in_flight.len());
             }
             Step::Refuse(_) => {}
+            Step::Return(index) => self.give_back(index),
             Step::Touch(policy) => {
                 if let Some(Object { uid, canary, .. }) = self.present(policy) {
                     self.store(policy, uid, canary);
@@ -250,13 +255,14 @@ impl World {
             if !recorded && !record.rollback {
                 return;
             }
-            ledger.reserve(&mark, record, &replica.to_string(), &self.cover(), &TERMS);
+            let held = ledger.reserve(&mark, record, &replica.to_string(), &self.cover(), &TERMS);
+            let held = held.map(|until| (mark, until)).filter(|_| recorded);
             if !recorded || self.put(replica, ledger) {
                 if wrong {
                     self.misjudged.push(format!("{on:?} to {canary:?}"));
                 }
                 let until = self.now + TERMS.lease.as_secs();
-                self.in_flight.push(Write { policy: index, on, uid, canary, forward, until });
+                self.in_flight.push(Write { policy: index, on, uid, canary, forward, held, until });
                 return;
             }
         }
@@ -271,6 +277,18 @@ impl World {
         if self.present(write.policy).map(version) == write.on.map(version) {
             self.store(write.policy, write.uid, write.canary);
             self.moved.push((self.now, write.forward));
+        }
+    }
+
+    fn give_back(&mut self, index: usize) {
+        let held: Vec<_> = (0..self.in_flight.len()).filter(|at| self.in_flight[*at].held.is_some()).collect();
+        if held.is_empty() {
+            return;
+        }
+        if let Some((mark, until)) = self.in_flight.remove(held[index % held.len()]).held
+            && self.ledger.0.release(&mark, until)
+        {
+            self.ledger.1 += 1;
         }
     }
 
@@ -377,6 +395,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => (0..REPLICAS, 0..POLICIES, 5u32..30).prop_map(|(replica, policy, canary)| Step::Ask { replica, policy, canary }),
         6 => (0usize..8).prop_map(Step::Write),
         1 => (0usize..8).prop_map(Step::Refuse),
+        1 => (0usize..8).prop_map(Step::Return),
         2 => ask().prop_map(|(replica, policy, canary)| Step::Create { replica, policy, canary: canary % 20 }),
         2 => (0..REPLICAS, 0..POLICIES).prop_map(|(replica, policy)| Step::Delete { replica, policy }),
         1 => (0..POLICIES).prop_map(Step::Touch),

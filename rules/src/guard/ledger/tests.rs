@@ -37,7 +37,7 @@ fn asked(from: &Value, to: &Value, version: Option<&str>, now: i64) -> (Mark, Re
 }
 
 fn reserve(ledger: &mut Ledger, (mark, record): (Mark, Record)) -> bool {
-    ledger.reserve(&mark, record, "a", &cover(), &TERMS)
+    ledger.reserve(&mark, record, "a", &cover(), &TERMS).is_some()
 }
 
 /// Sees the route with these weights; null is no route.
@@ -150,8 +150,17 @@ fn a_review_of_a_version_that_is_gone_reserves_nothing() {
 #[test]
 fn what_is_given_back_is_gone() {
     let mut ledger = reserved();
-    assert!(ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0).0, "a"));
+    assert!(ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0).0, at(60)));
     assert!(ledger.entries.is_empty());
+}
+
+#[test]
+fn what_was_admitted_once_more_is_not_given_back() {
+    let mut ledger = reserved();
+    // At the same moment, by the same replica: another client, or the same one again.
+    assert!(!reserve(&mut ledger, asked(&weights(10), &weights(20), Some("5"), 0)));
+    assert!(!ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0).0, at(60)));
+    assert_eq!(ledger.outstanding().count(), 1);
 }
 
 #[test]
