@@ -204,7 +204,8 @@ impl Ledger {
     /// version that the ledger knows to be gone there is nothing to reserve: no write on it can succeed, and when another
     /// write led to the same splits, the reservation would pass for a second one.
     ///
-    /// Gives back the end of the lease when it is a new reservation. No two leases of one change end at the same moment.
+    /// Gives back the end of the lease when it is a new reservation. No two leases of one change on one version end at the
+    /// same moment.
     ///
     /// `record` is what history shall say of it, `by` the replica.
     pub fn reserve(
@@ -247,11 +248,14 @@ impl Ledger {
     }
 
     /// Gives a reservation back whose lease ends then, because the change is refused after all. Where the same change was
-    /// admitted once more meanwhile, the lease ends later, and the reservation stays for that one.
+    /// admitted once more meanwhile, the lease or the version is another, and the reservation stays for that one.
     pub fn release(&mut self, mark: &Mark, until: Timestamp) -> bool {
         let outstanding = self.entries.len();
-        let ours = |entry: &Entry| entry.reserved.as_ref().is_some_and(|reserved| reserved.until == until);
-        self.entries.retain(|entry| !(ours(entry) && entry.is_same(mark)));
+        let is_it = |entry: &Entry| {
+            let lease = entry.reserved.as_ref().is_some_and(|reserved| reserved.until == until);
+            lease && entry.version == mark.version && entry.is_same(mark)
+        };
+        self.entries.retain(|entry| !is_it(entry));
         self.entries.len() < outstanding
     }
 

@@ -101,8 +101,17 @@ struct World {
     /// What reviews showed to replicas that could not write it.
     waiting: Vec<(usize, Event)>,
     guards: Vec<ShiftGuard>,
-    window: i64,
+    limits: Limits,
 }
+
+/// What the guard asks for, in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    window: i64,
+    quiet: Option<i64>,
+}
+
+const HOUR: Limits = Limits { window: 3600, quiet: None };
 
 fn policy(index: usize) -> Identity {
     Identity { name: format!("route-{index}"), ..identity() }
@@ -118,9 +127,12 @@ fn is_way_back(rule: &RuleChange) -> bool {
 }
 
 impl World {
-    fn new(skews: [i64; REPLICAS], window: i64) -> Self {
+    fn new(skews: [i64; REPLICAS], limits: Limits) -> Self {
         let ledger = (Ledger::new("default", ServiceKey::from("summarize.demo")), 0);
-        let caps = json!({"perWindow": {"shift": CAP, "window": format!("{window}s")}});
+        let mut caps = json!({"perWindow": {"shift": CAP, "window": format!("{}s", limits.window)}});
+        if let Some(quiet) = limits.quiet {
+            caps["minInterval"] = format!("{quiet}s").into();
+        }
         Self {
             now: 0,
             version: 10,
@@ -136,7 +148,7 @@ impl World {
             misjudged: Vec::new(),
             waiting: Vec::new(),
             guards: vec![guard(json!({"caps": caps, "settle": "240h"}))],
-            window,
+            limits,
         }
     }
 
@@ -156,10 +168,11 @@ impl World {
                 self.ask(replica, policy, self.present(policy), Some(canary), true);
             }
             Step::Create { replica, policy, canary } => self.ask(replica, policy, None, Some(canary), true),
-            Step::Delete { replica, policy } => match self.present(policy) {
-                Some(object) => self.ask(replica, policy, Some(object), None, true),
-                None => {}
-            },
+            Step::Delete { replica, policy } => {
+                if let Some(object) = self.present(policy) {
+                    self.ask(replica, policy, Some(object), None, true);
+                }
+            }
             Step::Unrecorded { replica, policy, canary } => {
                 let canary = Some(canary).filter(|canary| *canary > 0);
                 self.views[replica] = self.ledger.clone();
@@ -381,9 +394,16 @@ impl World {
     }
 
     fn fullest(&self) -> f64 {
-        let inside = |last: i64| self.moved.iter().filter(move |(at, _)| *at <= last && last - at < self.window);
+        let inside = |last: i64| self.moved.iter().filter(move |(at, _)| *at <= last && last - at < self.limits.window);
         let sums = self.moved.iter().map(|(last, _)| inside(*last).map(|(_, shift)| shift).sum());
         sums.fold(0.0, f64::max)
+    }
+
+    /// The shortest time between two steps forward, if it is shorter than the guard asks for.
+    fn too_soon(&self) -> Option<i64> {
+        let forward: Vec<_> = self.moved.iter().filter(|(_, shift)| *shift > 0.0).map(|(at, _)| at).collect();
+        let apart = forward.windows(2).map(|pair| pair[1] - pair[0]).min();
+        apart.zip(self.limits.quiet).filter(|(apart, quiet)| apart < quiet).map(|(apart, _)| apart)
     }
 }
 
@@ -413,6 +433,12 @@ fn any_unrecorded() -> impl Strategy<Value = Step> {
     ask.prop_map(|(replica, policy, canary)| Step::Unrecorded { replica, policy, canary })
 }
 
+fn any_limits() -> impl Strategy<Value = Limits> {
+    let window = prop_oneof![Just(20i64), Just(120), Just(600)];
+    let quiet = prop_oneof![3 => Just(None), 1 => (1i64..60).prop_map(Some)];
+    (window, quiet).prop_map(|(window, quiet)| Limits { window, quiet })
+}
+
 fn any_skews() -> impl Strategy<Value = [i64; REPLICAS]> {
     let any = || prop_oneof![-SKEW..=SKEW, Just(-SKEW), Just(SKEW)];
     [any(), any(), any()]
@@ -422,13 +448,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn no_window_holds_more_than_its_cap_and_nothing_leaks(
-        skews in any_skews(), window in prop_oneof![Just(20i64), Just(120), Just(600)],
-        steps in prop::collection::vec(any_step(), 1..200),
+        skews in any_skews(), limits in any_limits(), steps in prop::collection::vec(any_step(), 1..200),
     ) {
-        let mut world = World::new(skews, window);
+        let mut world = World::new(skews, limits);
         for step in &steps {
             world.step(step);
             prop_assert!(world.fullest() <= CAP + NOISE, "{} of {CAP} after {step:?}", world.fullest());
+            prop_assert_eq!(world.too_soon(), None, "after {:?}", step);
             prop_assert!(world.misjudged.is_empty(), "{:?} after {step:?}", world.misjudged);
         }
         // Time passes.
@@ -450,7 +476,7 @@ proptest! {
     fn whatever_passes_unrecorded_a_step_forward_is_no_way_back(
         skews in any_skews(), steps in prop::collection::vec(prop_oneof![20 => any_step(), 2 => any_unrecorded()], 1..200),
     ) {
-        let mut world = World::new(skews, 600);
+        let mut world = World::new(skews, HOUR);
         for step in &steps {
             world.step(step);
             prop_assert!(world.misjudged.is_empty(), "{:?} after {step:?}", world.misjudged);
@@ -461,7 +487,7 @@ proptest! {
 #[test]
 fn the_simulation_admits_what_fits() {
     // Without this the property above could hold because nothing ever passes.
-    let mut world = World::new([0; REPLICAS], 600);
+    let mut world = World::new([0; REPLICAS], HOUR);
     for (replica, canary) in [(0, 20), (1, 30), (2, 40), (0, 41)] {
         world.step(&Step::Ask { replica, policy: 0, canary });
         world.step(&Step::Write(0));
@@ -472,7 +498,7 @@ fn the_simulation_admits_what_fits() {
 
 #[test]
 fn a_replica_whose_clock_is_ahead_ages_no_record_early() {
-    let mut world = World::new([-SKEW, SKEW, 0], 600);
+    let mut world = World::new([-SKEW, SKEW, 0], Limits { window: 600, quiet: None });
     world.step(&Step::Ask { replica: 0, policy: 0, canary: 40 });
     world.step(&Step::Write(0));
     world.step(&Step::Watch(0));

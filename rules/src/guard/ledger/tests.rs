@@ -161,6 +161,12 @@ fn what_was_admitted_once_more_is_not_given_back() {
     assert!(!reserve(&mut ledger, asked(&weights(10), &weights(20), Some("5"), 0)));
     assert!(!ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0).0, at(60)));
     assert_eq!(ledger.outstanding().count(), 1);
+    // The object was touched, which made the first one void.
+    let mut ledger = reserved();
+    assert_eq!(see(&mut ledger, "6", &weights(10), 0), DROPPED);
+    assert!(reserve(&mut ledger, asked(&weights(10), &weights(20), Some("6"), 0)));
+    assert!(!ledger.release(&asked(&weights(10), &weights(20), Some("5"), 0).0, at(60)));
+    assert_eq!(ledger.outstanding().count(), 1);
 }
 
 #[test]
