@@ -36,6 +36,9 @@ fuzz_target!(|bytes: &[u8]| {
         change: change(&splits(&old).0, &splits(&new).0).into(),
     };
     let verdict = judge(&guards, &request, &History::default(), &[], now);
-    assert_eq!(verdict.outcome == Outcome::Denied, verdict.causes.iter().any(|cause| cause.effect == sluice_rules::guard::Effect::Denied));
+    assert_eq!(
+        verdict.outcome == Outcome::Denied,
+        verdict.causes.iter().any(|cause| cause.effect == sluice_rules::guard::Effect::Denied)
+    );
     assert!(verdict.causes.iter().all(|cause| !cause.message.is_empty()));
 });

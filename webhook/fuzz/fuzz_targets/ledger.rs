@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use sluice_rules::document::File;
 use sluice_rules::guard::{
-    Author, Concern, Cover, History, Ledger, Mark, Outcome, Request, ShiftGuard, Sight, Terms, judge,
+    Author, Concern, Cover, Event, History, Ledger, Mark, Outcome, Request, ShiftGuard, Sight, Terms, judge,
 };
 use sluice_rules::policy::Policy;
 use sluice_rules::split::{Split, change, splits};
@@ -44,6 +44,14 @@ fuzz_target!(|bytes: &[u8]| {
         ledger.bound(&covering, start);
         let mut history = History::default();
         ledger.tell(&mut history, None, &TERMS, start);
+        // Whichever policy it tells of is deleted.
+        if let Some(entry) = ledger.entries.first() {
+            let (policy, version) = (entry.record.policy.clone(), entry.version.clone().unwrap_or_default());
+            let uid = entry.uid.clone();
+            let event = Event { policy, uid, version, splits: Vec::new(), before: None, gone: true, at: Some(start) };
+            ledger.follow(&event, SignedDuration::from_hours(24), &TERMS, start);
+            ledger.bound(&covering, start);
+        }
         return;
     }
     let file = File::parse("guard.yaml", GUARD.as_bytes()).expect("YAML");
