@@ -202,7 +202,9 @@ pub(crate) fn hold(moves: &[Move], problems: &mut Vec<String>) -> Tally {
                 problems.push(format!("{sum} points of {} moved within {} s: {last:?}", subject.name, subject.window));
             }
             let quiet = SignedDuration::from_secs(subject.quiet.unwrap_or(0));
-            if let Some(early) = ours[..at].iter().find(|earlier| apart(earlier) < quiet) {
+            // A way back is never held up, not even while a step forward is on its way.
+            let counts = |earlier: &Move| !earlier.rollback || earlier.answered <= last.sent;
+            if let Some(early) = ours[..at].iter().find(|earlier| counts(earlier) && apart(earlier) < quiet) {
                 problems.push(format!("no quiet time between {early:?} and {last:?}"));
             }
         }
