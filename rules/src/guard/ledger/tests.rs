@@ -461,3 +461,31 @@ fn asking_to_create_what_exists_does_not_open_the_way_to_nothing() {
     assert!(ledger.entries.iter().any(|entry| entry.reserved.is_none()));
     assert_eq!(way(&ledger), (Outcome::Denied, 10.0));
 }
+
+#[test]
+fn what_happened_nobody_knows_when_counts_as_if_it_just_had() {
+    let mut ledger = reserved();
+    let (policy, splits) = (identity(), route(&weights(20)));
+    ledger.observe(&sight(&policy, "6", &splits, false), cover().settle, &TERMS, at(50));
+    assert_eq!(ledger.entries[0].record.time, at(50));
+    // Its lease is the end of it.
+    let mut ledger = reserved();
+    ledger.observe(&sight(&policy, "6", &splits, false), cover().settle, &TERMS, at(500));
+    assert_eq!(ledger.entries[0].record.time, at(60));
+}
+
+#[test]
+fn a_step_that_a_clock_ahead_has_stamped_stands_before_what_follows_it() {
+    let mut ledger = reserved();
+    // It exists, and somebody asks to create it.
+    let (mark, record) = asked(&Value::Null, &weights(1), None, 1);
+    reserve(&mut ledger, (Mark { uid: "b".into(), ..mark }, record));
+    assert_eq!(see(&mut ledger, "6", &weights(20), 30), CONFIRMED);
+    reserve(&mut ledger, asked(&weights(20), &Value::Null, Some("6"), 30));
+    let (policy, splits) = (identity(), route(&weights(1)));
+    let creation = Sight { uid: "b", at: Some(at(5)), ..sight(&policy, "8", &splits, false) };
+    assert_eq!(ledger.observe(&creation, cover().settle, &TERMS, at(5)).confirmed, 2);
+    let uids: Vec<_> = ledger.entries.iter().map(|entry| (&*entry.uid, entry.version.as_deref())).collect();
+    assert_eq!(uids, [("u", Some("6")), ("u", Some("6")), ("b", Some("8"))]);
+    assert!(ledger.entries.iter().all(|entry| entry.record.time <= at(30)));
+}
